@@ -1,0 +1,5 @@
+//! The agent: captures knocks on one host and reports them, keeps guard there, applies openings and bans.
+//!
+//! It never learns a sequence or a secret and never decides an opening.
+
+pub mod firewall;

@@ -1,0 +1,143 @@
+//! What several controllers share: a small, ordered, watched map with compare-and-commit.
+//!
+//! Five verbs and a promise. **Promise:** commits are atomic and linearizable; every commit that changes something gets
+//! a revision one or more above all before it; a read or listing made after a commit returned sees it; a watch delivers
+//! every change after its starting revision, once, in revision order, or ends with [`StoreError::Compacted`].
+//! A commit that returned survives the death of any process.
+//!
+//! Keys are `/`-separated ASCII paths relative to this fleet, such as `doors/bastion-ssh`; the implementation puts its
+//! own prefix in front. Values are opaque bytes of at most [`VALUE_MAX`].
+
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream;
+
+/// The largest value in bytes. etcd refuses requests above 1.5 MiB.
+pub const VALUE_MAX: usize = 256 * 1024;
+/// The most changes in one transaction. etcd's default limit is 128 operations.
+pub const CHANGES_MAX: usize = 100;
+/// The longest key in bytes.
+pub const KEY_MAX: usize = 1024;
+
+/// A point in the store's history. 0 is before everything.
+pub type Revision = u64;
+
+/// A key with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Relative to the fleet.
+    pub key: String,
+    /// Opaque.
+    pub value: Bytes,
+    /// Of its last change.
+    pub revision: Revision,
+}
+
+/// All entries under a prefix at one revision, ordered by key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Ordered by key.
+    pub entries: Vec<Entry>,
+    /// The store's revision at which this was so: watch from here.
+    pub revision: Revision,
+}
+
+/// What must hold for a transaction to be carried out, and what it then does, atomically.
+#[derive(Clone, Debug, Default)]
+pub struct Transaction {
+    /// All must hold.
+    pub expect: Vec<Expect>,
+    /// At most [`CHANGES_MAX`], each key once.
+    pub changes: Vec<Change>,
+}
+
+/// One condition of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expect {
+    /// Relative to the fleet.
+    pub key: String,
+    /// The revision of its last change; 0: it does not exist.
+    pub revision: Revision,
+}
+
+/// One change of a transaction, or as a watch reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Removes a key; fine when there is none.
+    Delete {
+        /// Relative to the fleet.
+        key: String,
+    },
+    /// Sets a key.
+    Put {
+        /// Relative to the fleet.
+        key: String,
+        /// Opaque.
+        value: Bytes,
+    },
+}
+
+/// The changes of one commit, as far as they lie under a watch's prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// The commit's.
+    pub revision: Revision,
+    /// Never empty.
+    pub changes: Vec<Change>,
+}
+
+/// Changes as they happen; after an error it ends.
+pub type Watch = Pin<Box<dyn Stream<Item = Result<Changes, StoreError>> + Send>>;
+
+/// A place for what several controllers share.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// One entry.
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError>;
+
+    /// All entries whose key begins with the prefix.
+    async fn list(&self, prefix: &str) -> Result<Listing, StoreError>;
+
+    /// Carries out a transaction, or fails with [`StoreError::Conflict`] and changes nothing. Returns its revision; for
+    /// one that changes nothing, the store's.
+    async fn commit(&self, transaction: Transaction) -> Result<Revision, StoreError>;
+
+    /// Every change after `after` to keys that begin with the prefix.
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError>;
+
+    /// Whether the store answers, for readiness.
+    async fn probe(&self) -> Result<(), StoreError>;
+}
+
+/// Why a store could not do as asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The wanted part of the history is gone: list again and watch from there.
+    #[error("the history before revision {oldest} is gone")]
+    Compacted {
+        /// The oldest revision that can be watched from.
+        oldest: Revision,
+    },
+    /// An expectation did not hold. Nothing was changed.
+    #[error("somebody else changed the store first")]
+    Conflict,
+    /// A key, a value or a transaction beyond the bounds. Retrying is of no use.
+    #[error("the store refuses this: {0}")]
+    Invalid(String),
+    /// Cannot be reached or cannot commit now. For a commit it is unknown whether it took place.
+    #[error("the store cannot be reached: {0}")]
+    Unavailable(String),
+    /// What it holds is broken. Retrying is of no use.
+    #[error("the store is broken: {0}")]
+    Broken(String),
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}

@@ -1,0 +1,1 @@
+//! How hard a knock is to guess.

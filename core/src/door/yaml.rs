@@ -1,0 +1,1 @@
+//! Doors as operators write them.

@@ -1,0 +1,1 @@
+//! Follows each source's knocks through the doors' sequences.
