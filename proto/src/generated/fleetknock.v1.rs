@@ -489,7 +489,7 @@ pub mod agent_service_client {
             self
         }
         /// Serves one agent for as long as both live. The first message must be a Hello.
-        pub async fn connect(
+        pub async fn attach(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::AgentMessage>,
         ) -> std::result::Result<
@@ -506,11 +506,11 @@ pub mod agent_service_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/fleetknock.v1.AgentService/Connect",
+                "/fleetknock.v1.AgentService/Attach",
             );
             let mut req = request.into_streaming_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("fleetknock.v1.AgentService", "Connect"));
+                .insert(GrpcMethod::new("fleetknock.v1.AgentService", "Attach"));
             self.inner.streaming(req, path, codec).await
         }
     }
@@ -528,17 +528,17 @@ pub mod agent_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with AgentServiceServer.
     #[async_trait]
     pub trait AgentService: std::marker::Send + std::marker::Sync + 'static {
-        /// Server streaming response type for the Connect method.
-        type ConnectStream: tonic::codegen::tokio_stream::Stream<
+        /// Server streaming response type for the Attach method.
+        type AttachStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ControllerMessage, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
         /// Serves one agent for as long as both live. The first message must be a Hello.
-        async fn connect(
+        async fn attach(
             &self,
             request: tonic::Request<tonic::Streaming<super::AgentMessage>>,
-        ) -> std::result::Result<tonic::Response<Self::ConnectStream>, tonic::Status>;
+        ) -> std::result::Result<tonic::Response<Self::AttachStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct AgentServiceServer<T> {
@@ -616,15 +616,15 @@ pub mod agent_service_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
-                "/fleetknock.v1.AgentService/Connect" => {
+                "/fleetknock.v1.AgentService/Attach" => {
                     #[allow(non_camel_case_types)]
-                    struct ConnectSvc<T: AgentService>(pub Arc<T>);
+                    struct AttachSvc<T: AgentService>(pub Arc<T>);
                     impl<
                         T: AgentService,
                     > tonic::server::StreamingService<super::AgentMessage>
-                    for ConnectSvc<T> {
+                    for AttachSvc<T> {
                         type Response = super::ControllerMessage;
-                        type ResponseStream = T::ConnectStream;
+                        type ResponseStream = T::AttachStream;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,
                             tonic::Status,
@@ -637,7 +637,7 @@ pub mod agent_service_server {
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as AgentService>::connect(&inner, request).await
+                                <T as AgentService>::attach(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -648,7 +648,7 @@ pub mod agent_service_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = ConnectSvc(inner);
+                        let method = AttachSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
