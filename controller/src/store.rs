@@ -9,15 +9,29 @@
 //! own prefix in front. Values are opaque bytes of at most [`VALUE_MAX`].
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 
+pub use self::spec::{EtcdOptions, EtcdTls, StoreSpec};
+
+pub mod bounds;
+pub mod embedded;
+#[cfg(feature = "etcd")]
+pub mod etcd;
+mod judge;
+pub mod memory;
+mod mirror;
+pub mod spec;
+
 /// The largest value in bytes. etcd refuses requests above 1.5 MiB.
 pub const VALUE_MAX: usize = 256 * 1024;
 /// The most changes in one transaction. etcd's default limit is 128 operations.
 pub const CHANGES_MAX: usize = 100;
+/// The most bytes of keys and values in one transaction. Stays below etcd's default limit of 1.5 MiB a request.
+pub const TRANSACTION_MAX: usize = 1024 * 1024;
 /// The longest key in bytes.
 pub const KEY_MAX: usize = 1024;
 
@@ -47,7 +61,7 @@ pub struct Listing {
 /// What must hold for a transaction to be carried out, and what it then does, atomically.
 #[derive(Clone, Debug, Default)]
 pub struct Transaction {
-    /// All must hold.
+    /// All must hold. At most [`CHANGES_MAX`].
     pub expect: Vec<Expect>,
     /// At most [`CHANGES_MAX`], each key once.
     pub changes: Vec<Change>,
@@ -109,6 +123,29 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether the store answers, for readiness.
     async fn probe(&self) -> Result<(), StoreError>;
+}
+
+/// Opens the store that a specification names.
+///
+/// The embedded store is read whole here, and refused when it is broken or another controller has it. For etcd nothing
+/// is contacted yet: whether it answers is for [`Store::probe`], so that a controller may start before its etcd.
+///
+/// # Errors
+///
+/// [`StoreError::Invalid`] for a specification this build cannot serve, [`StoreError::Unavailable`] when another process
+/// has the directory or the disk fails, [`StoreError::Broken`] when the directory holds something else.
+pub async fn open(spec: &StoreSpec) -> Result<Arc<dyn Store>, StoreError> {
+    match spec {
+        StoreSpec::Embedded { directory } => {
+            Ok(Arc::new(embedded::EmbeddedStore::open(directory.clone()).await?))
+        }
+        #[cfg(feature = "etcd")]
+        StoreSpec::Etcd(options) => Ok(Arc::new(etcd::EtcdStore::open(options.clone())?)),
+        #[cfg(not(feature = "etcd"))]
+        StoreSpec::Etcd(_) => Err(StoreError::Invalid(
+            "this controller was built without etcd: use embedded:DIR or a build with the feature `etcd`".to_owned(),
+        )),
+    }
 }
 
 /// Why a store could not do as asked.

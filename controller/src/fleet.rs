@@ -1,0 +1,272 @@
+//! The fleet as the store tells it: doors, hosts, openings and bans, and what each host should hold of them.
+//!
+//! Pure. Each controller keeps one copy, fed by the store's watch; nothing else changes it. A change is taken in by
+//! [`Fleet::apply`], which says what it meant ([`Effect`]); what a host should hold is asked of [`Fleet::guard`] and
+//! [`Fleet::openings_on`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use fleetknock_core::{
+    door::{Door, DoorName, Knock},
+    host::{HostId, HostName},
+    port::{Port, Protocol},
+    source::Source,
+    time::Timestamp,
+};
+use ipnet::IpNet;
+
+use crate::{
+    record::{BanRecord, DoorRecord, HostRecord, Key, OpeningRecord, RecordError, decode},
+    store::{Change, Changes, Entry, Listing, Revision},
+};
+
+/// A record with the revision of its last change, against which the next change is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held<T> {
+    /// What the store holds.
+    pub record: T,
+    /// Of its last change.
+    pub revision: Revision,
+}
+
+/// Every record of the fleet.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    doors: BTreeMap<DoorName, Held<DoorRecord>>,
+    hosts: BTreeMap<HostName, Held<HostRecord>>,
+    host_ids: BTreeMap<HostName, HostId>,
+    openings: BTreeMap<(DoorName, Source), Held<OpeningRecord>>,
+    openings_by_id: HashMap<String, (DoorName, Source)>,
+    bans: BTreeMap<Source, Held<BanRecord>>,
+    revision: Revision,
+}
+
+/// What a change of the store meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A source is banned, or its ban changed.
+    Banned(BanRecord),
+    /// A record cannot be read and is left aside.
+    Broken(RecordError),
+    /// A door was created or changed.
+    DoorApplied(DoorName),
+    /// A door is gone.
+    DoorDeleted(DoorName),
+    /// A host was added, changed or removed.
+    HostChanged(HostName),
+    /// An opening was granted, refreshed or withdrawn.
+    Opening {
+        /// What it was, if it was.
+        before: Option<OpeningRecord>,
+        /// What it is.
+        after: OpeningRecord,
+    },
+    /// An ended opening's record was cleared away.
+    OpeningForgotten(OpeningRecord),
+    /// A source's ban is gone.
+    Unbanned(Source),
+}
+
+impl Fleet {
+    /// The fleet as a listing of the whole store tells it.
+    pub fn load(listing: Listing) -> (Self, Vec<RecordError>) {
+        let mut fleet = Self::default();
+        let broken = fleet.replace(listing);
+        (fleet, broken)
+    }
+
+    /// Forgets everything and takes in a listing of the whole store; host numbers stay.
+    pub fn replace(&mut self, listing: Listing) -> Vec<RecordError> {
+        self.doors.clear();
+        self.hosts.clear();
+        self.openings.clear();
+        self.openings_by_id.clear();
+        self.bans.clear();
+        let mut broken = Vec::new();
+        for Entry { key, value, revision } in listing.entries {
+            if let Effect::Broken(error) = self.put(&key, &value, revision) {
+                broken.push(error);
+            }
+        }
+        self.revision = listing.revision;
+        broken
+    }
+
+    /// Takes in the changes of one commit.
+    pub fn apply(&mut self, changes: Changes) -> Vec<Effect> {
+        self.revision = self.revision.max(changes.revision);
+        changes
+            .changes
+            .into_iter()
+            .filter_map(|change| match change {
+                Change::Delete { key } => self.delete(&key),
+                Change::Put { key, value } => Some(self.put(&key, &value, changes.revision)),
+            })
+            .collect()
+    }
+
+    fn put(&mut self, key: &str, value: &[u8], revision: Revision) -> Effect {
+        let taken = key.parse::<Key>().and_then(|key| match &key {
+            Key::Ban(source) => decode::<BanRecord>(&key, value).map(|record| {
+                self.bans.insert(*source, Held { record: record.clone(), revision });
+                Effect::Banned(record)
+            }),
+            Key::Door(name) => decode::<DoorRecord>(&key, value).map(|record| {
+                self.doors.insert(name.clone(), Held { record, revision });
+                Effect::DoorApplied(name.clone())
+            }),
+            Key::Host(name) => decode::<HostRecord>(&key, value).map(|record| {
+                let next = HostId(u32::try_from(self.host_ids.len()).unwrap_or(u32::MAX));
+                self.host_ids.entry(name.clone()).or_insert(next);
+                self.hosts.insert(name.clone(), Held { record, revision });
+                Effect::HostChanged(name.clone())
+            }),
+            Key::Opening(door, source) => decode::<OpeningRecord>(&key, value).map(|after| {
+                let held = Held { record: after.clone(), revision };
+                let before = self.openings.insert((door.clone(), *source), held).map(|held| held.record);
+                if let Some(before) = &before {
+                    self.openings_by_id.remove(&before.id);
+                }
+                self.openings_by_id.insert(after.id.clone(), (door.clone(), *source));
+                Effect::Opening { before, after }
+            }),
+        });
+        taken.unwrap_or_else(Effect::Broken)
+    }
+
+    fn delete(&mut self, key: &str) -> Option<Effect> {
+        match key.parse::<Key>() {
+            Err(error) => Some(Effect::Broken(error)),
+            Ok(Key::Ban(source)) => self.bans.remove(&source).map(|_| Effect::Unbanned(source)),
+            Ok(Key::Door(name)) => self.doors.remove(&name).map(|_| Effect::DoorDeleted(name)),
+            Ok(Key::Host(name)) => self.hosts.remove(&name).map(|_| Effect::HostChanged(name)),
+            Ok(Key::Opening(door, source)) => self.openings.remove(&(door, source)).map(|held| {
+                self.openings_by_id.remove(&held.record.id);
+                Effect::OpeningForgotten(held.record)
+            }),
+        }
+    }
+
+    /// The store's revision up to which this copy is true.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// All doors by name.
+    pub fn doors(&self) -> &BTreeMap<DoorName, Held<DoorRecord>> {
+        &self.doors
+    }
+
+    /// All hosts by name.
+    pub fn hosts(&self) -> &BTreeMap<HostName, Held<HostRecord>> {
+        &self.hosts
+    }
+
+    /// All openings whose records are kept, also ended ones, by door and source.
+    pub fn openings(&self) -> &BTreeMap<(DoorName, Source), Held<OpeningRecord>> {
+        &self.openings
+    }
+
+    /// The opening of an id, as long as its record is kept.
+    pub fn opening(&self, id: &str) -> Option<&Held<OpeningRecord>> {
+        self.openings.get(self.openings_by_id.get(id)?)
+    }
+
+    /// All bans whose records are kept, by source.
+    pub fn bans(&self) -> &BTreeMap<Source, Held<BanRecord>> {
+        &self.bans
+    }
+
+    /// The number that stands for a host while this controller runs.
+    pub fn host_id(&self, name: &HostName) -> Option<HostId> {
+        self.host_ids.get(name).copied()
+    }
+
+    /// The host of a number.
+    pub fn host_name(&self, id: HostId) -> Option<&HostName> {
+        self.host_ids.iter().find_map(|(name, of)| (*of == id).then_some(name))
+    }
+
+    /// The ban of a source that holds at that time.
+    pub fn ban(&self, source: Source, now: Timestamp) -> Option<&BanRecord> {
+        self.bans.get(&source).map(|held| &held.record).filter(|ban| ban.expires > now)
+    }
+
+    /// Whether an opening lets its source in at that time: it is active, its door still exists, nobody banned its
+    /// source.
+    pub fn is_effective(&self, opening: &OpeningRecord, now: Timestamp) -> bool {
+        opening.is_active(now) && self.doors.contains_key(&opening.door) && self.ban(opening.source, now).is_none()
+    }
+
+    /// The openings that a host should hold at that time.
+    pub fn openings_on<'a>(
+        &'a self,
+        host: &'a HostName,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &'a OpeningRecord> + use<'a> {
+        self.openings
+            .values()
+            .map(|held| &held.record)
+            .filter(move |opening| opening.hosts.contains(host) && self.is_effective(opening, now))
+    }
+
+    /// The doors that open something on a host.
+    pub fn doors_on<'a>(&'a self, host: &'a HostRecord) -> impl Iterator<Item = &'a Door> + use<'a> {
+        self.doors
+            .values()
+            .map(|held| &held.record.door)
+            .filter(|door| door.opens().hosts.matches(&host.name, &host.labels))
+    }
+
+    /// The ports that must be kept closed on a host.
+    pub fn guarded(&self, host: &HostRecord) -> BTreeSet<Port> {
+        self.doors_on(host).flat_map(|door| door.opens().ports.iter().copied()).collect()
+    }
+
+    /// The hosts that a door opens.
+    pub fn hosts_of(&self, door: &Door) -> BTreeSet<HostName> {
+        self.hosts
+            .values()
+            .filter(|held| door.opens().hosts.matches(&held.record.name, &held.record.labels))
+            .map(|held| held.record.name.clone())
+            .collect()
+    }
+
+    /// Whether some door's knock has an ICMP step: only then do echo requests count.
+    pub fn knocks_by_icmp(&self) -> bool {
+        self.doors.values().any(|held| match held.record.door.knock() {
+            Knock::Sequence(sequence) => {
+                sequence.steps.iter().any(|step| step.port.protocol() == Protocol::Icmp)
+            }
+            _ => false,
+        })
+    }
+
+    /// Networks that are never banned: what the hosts' agents said.
+    pub fn management(&self) -> impl Iterator<Item = &IpNet> {
+        self.hosts.values().flat_map(|held| held.record.management.iter())
+    }
+
+    /// A step of this door that could never be seen, because another door guards its port on a host where it counts:
+    /// the step's position from 1, the other door, the host.
+    pub fn blind_step(&self, door: &Door) -> Option<(usize, DoorName, HostName)> {
+        let Knock::Sequence(sequence) = door.knock() else { return None };
+        let others = || self.doors.values().map(|held| &held.record.door).filter(|other| other.name() != door.name());
+        for host in self.hosts.values().map(|held| &held.record) {
+            for (position, step) in (1..).zip(&sequence.steps) {
+                let counts = step.hosts.matches(&host.name, &host.labels);
+                let guard = others().chain([door]).find(|other| {
+                    other.opens().ports.contains(&step.port)
+                        && other.opens().hosts.matches(&host.name, &host.labels)
+                });
+                if let (true, Some(guard)) = (counts, guard) {
+                    return Some((position, guard.name().clone(), host.name.clone()));
+                }
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! What a decision writes to the store: one transaction per opening, withdrawal or ban.
+//!
+//! Pure. A transaction expects the records that the decision was made from; if one changed meanwhile the store refuses
+//! it, and the decision is made again from the new ones. That, and one key per door and source, is what makes two
+//! controllers that decide the same knock write one opening.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use bytes::Bytes;
+use fleetknock_core::{
+    door::{DoorName, OPEN_FOR_MAX},
+    host::HostName,
+    source::Source,
+    time::Timestamp,
+};
+use serde::Serialize;
+
+use crate::{
+    fleet::{Fleet, Held},
+    record::{BanRecord, By, Key, OpeningRecord, Withdrawn, encode},
+    store::{Change, Expect, Transaction},
+};
+
+/// Records of ended openings are kept for this long, for people who ask what happened.
+pub const KEEP_ENDED: Duration = Duration::from_secs(3600);
+/// At most this many bans that hold at the same time; further misses are ignored then, not recorded.
+pub const BANS_MAX: usize = 10_000;
+
+/// What is asked to be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Which door.
+    pub door: DoorName,
+    /// For whom.
+    pub source: Source,
+    /// For how long; otherwise as the door says. Capped at [`OPEN_FOR_MAX`].
+    pub duration: Option<Duration>,
+    /// Who asks.
+    pub by: By,
+    /// Why, for the record.
+    pub reason: String,
+}
+
+/// An opening that is ready to be committed.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    /// As it will be.
+    pub opening: OpeningRecord,
+    /// Makes it so.
+    pub transaction: Transaction,
+}
+
+/// Why nothing is opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The source is banned.
+    #[error("{source_address} is banned until {until} ({reason}); lift it with: fleetknock unban {source_address}")]
+    Banned {
+        /// Who.
+        source_address: Source,
+        /// Until when.
+        until: Timestamp,
+        /// Why.
+        reason: String,
+    },
+    /// There is no such door (any more).
+    #[error("there is no door '{0}'")]
+    NoDoor(DoorName),
+    /// A record could not be written as JSON.
+    #[error("cannot encode the record: {0}")]
+    Encode(String),
+}
+
+/// Decides on a request: a new opening, or the one that there is, refreshed. `fresh_id` names a new one.
+///
+/// # Errors
+/// When there is no such door, or the source is banned.
+pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -> Result<Granted, Refusal> {
+    let Some(door) = fleet.doors().get(&request.door) else {
+        return Err(Refusal::NoDoor(request.door.clone()));
+    };
+    if let Some(ban) = fleet.ban(request.source, now) {
+        return Err(Refusal::Banned {
+            source_address: request.source,
+            until: ban.expires,
+            reason: ban.reason.clone(),
+        });
+    }
+    let opens = door.record.door.opens();
+    let expires = now + request.duration.unwrap_or(opens.duration).min(OPEN_FOR_MAX);
+    let held = fleet.openings().get(&(request.door.clone(), request.source));
+    let active = held.map(|held| &held.record).filter(|opening| opening.is_active(now));
+    let opening = OpeningRecord {
+        id: active.map_or_else(|| fresh_id.to_owned(), |opening| opening.id.clone()),
+        door: request.door.clone(),
+        source: request.source,
+        ports: opens.ports.clone(),
+        hosts: fleet.hosts_of(&door.record.door),
+        opened: active.map_or(now, |opening| opening.opened),
+        refreshed: now,
+        expires: active.map_or(expires, |opening| opening.expires.max(expires)),
+        generation: active.map_or(1, |opening| opening.generation.saturating_add(1)),
+        by: request.by.clone(),
+        reason: request.reason.clone(),
+        withdrawn: None,
+    };
+    let key = Key::Opening(request.door.clone(), request.source);
+    let transaction = Transaction {
+        expect: vec![
+            expect(&key, held.map(|held| held.revision)),
+            expect(&Key::Door(request.door.clone()), Some(door.revision)),
+        ],
+        changes: vec![put(&key, &opening)?],
+    };
+    Ok(Granted { opening, transaction })
+}
+
+/// Takes openings back. Those that are not active are left out; nothing is returned when none is left.
+///
+/// # Errors
+/// When a record cannot be encoded.
+pub fn withdraw(
+    openings: &[&Held<OpeningRecord>],
+    how: &Withdrawn,
+    now: Timestamp,
+) -> Result<Option<(Vec<OpeningRecord>, Transaction)>, Refusal> {
+    let mut transaction = Transaction::default();
+    let mut records = Vec::new();
+    for held in openings.iter().filter(|held| held.record.is_active(now)) {
+        let key = Key::Opening(held.record.door.clone(), held.record.source);
+        let record = OpeningRecord { withdrawn: Some(how.clone()), ..held.record.clone() };
+        transaction.expect.push(expect(&key, Some(held.revision)));
+        transaction.changes.push(put(&key, &record)?);
+        records.push(record);
+    }
+    Ok((!records.is_empty()).then_some((records, transaction)))
+}
+
+/// Bans a source, or changes its ban.
+///
+/// # Errors
+/// When the record cannot be encoded.
+pub fn ban(fleet: &Fleet, record: &BanRecord) -> Result<Transaction, Refusal> {
+    let key = Key::Ban(record.source);
+    let held = fleet.bans().get(&record.source);
+    Ok(Transaction { expect: vec![expect(&key, held.map(|held| held.revision))], changes: vec![put(&key, record)?] })
+}
+
+/// Clears away up to `limit` records that no longer say anything: bans that are over, and openings that ended
+/// [`KEEP_ENDED`] ago.
+pub fn clear(fleet: &Fleet, now: Timestamp, limit: usize) -> Option<Transaction> {
+    let bans = fleet.bans().values().filter(|held| held.record.expires <= now);
+    let bans = bans.map(|held| (Key::Ban(held.record.source), held.revision));
+    let openings = fleet.openings().values().filter(|held| {
+        let ended = held.record.withdrawn.as_ref().map_or(held.record.expires, |how| how.at.min(held.record.expires));
+        ended + KEEP_ENDED <= now
+    });
+    let openings =
+        openings.map(|held| (Key::Opening(held.record.door.clone(), held.record.source), held.revision));
+    let mut transaction = Transaction::default();
+    for (key, revision) in bans.chain(openings).take(limit) {
+        transaction.expect.push(expect(&key, Some(revision)));
+        transaction.changes.push(Change::Delete { key: key.to_string() });
+    }
+    (!transaction.changes.is_empty()).then_some(transaction)
+}
+
+/// The hosts on which a withdrawal or a refresh must be heard: those before and those after.
+pub fn hosts_of_change(before: Option<&OpeningRecord>, after: &OpeningRecord) -> BTreeSet<HostName> {
+    let before = before.into_iter().flat_map(|opening| opening.hosts.iter());
+    before.chain(&after.hosts).cloned().collect()
+}
+
+/// The expectation that a record is as it was read; `None`: that there is none.
+pub fn expect(key: &Key, revision: Option<u64>) -> Expect {
+    Expect { key: key.to_string(), revision: revision.unwrap_or(0) }
+}
+
+/// The change that writes a record.
+///
+/// # Errors
+/// When it cannot be encoded.
+pub fn put<T: Serialize>(key: &Key, record: &T) -> Result<Change, Refusal> {
+    let value: Bytes = encode(record).map_err(|error| Refusal::Encode(error.to_string()))?;
+    Ok(Change::Put { key: key.to_string(), value })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Decisions on a fleet of two hosts and one door, written to a store that is a plain map.
+
+use fleetknock_core::door::{Door, DoorParts, Knock, Opens, Sequence, Step};
+use fleetknock_core::host::{HostSelector, Labels};
+
+use super::*;
+use crate::{
+    record::{DoorRecord, HostRecord},
+    store::{Changes, Entry, Listing},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn an_opening_is_for_the_doors_hosts_ports_and_time() {
+    let fleet = fleet();
+    let granted = grant(&fleet, &request(), "op-1", at(10)).unwrap();
+    assert_eq!(granted.opening.id, "op-1");
+    assert_eq!(granted.opening.expires, at(40));
+    assert_eq!(granted.opening.generation, 1);
+    let hosts: Vec<_> = granted.opening.hosts.iter().map(HostName::as_str).collect();
+    assert_eq!(hosts, ["bastion-1"]);
+    assert_eq!(granted.transaction.expect.iter().map(|e| e.revision).collect::<Vec<_>>(), [0, 3]);
+}
+
+#[test]
+fn knocking_again_extends_the_one_opening() {
+    let mut fleet = fleet();
+    commit(&mut fleet, 5, grant(&fleet, &request(), "op-1", at(10)).unwrap().transaction);
+    let again = grant(&fleet, &request(), "op-2", at(20)).unwrap();
+    assert_eq!((again.opening.id.as_str(), again.opening.generation), ("op-1", 2));
+    assert_eq!((again.opening.opened, again.opening.expires), (at(10), at(50)));
+    assert_eq!(again.transaction.expect[0].revision, 5);
+}
+
+#[test]
+fn a_shorter_request_never_shortens_what_is_open() {
+    let mut fleet = fleet();
+    commit(&mut fleet, 5, grant(&fleet, &request(), "op-1", at(10)).unwrap().transaction);
+    let short = Request { duration: Some(SECOND), by: By::Operator, ..request() };
+    assert_eq!(grant(&fleet, &short, "op-2", at(11)).unwrap().opening.expires, at(40));
+}
+
+#[test]
+fn after_its_end_a_new_opening_begins() {
+    let mut fleet = fleet();
+    commit(&mut fleet, 5, grant(&fleet, &request(), "op-1", at(10)).unwrap().transaction);
+    let later = grant(&fleet, &request(), "op-2", at(40)).unwrap();
+    assert_eq!((later.opening.id.as_str(), later.opening.generation), ("op-2", 1));
+}
+
+#[test]
+fn a_banned_source_and_an_unknown_door_are_refused() {
+    let mut fleet = fleet();
+    let transaction = ban(&fleet, &a_ban()).unwrap();
+    commit(&mut fleet, 5, transaction);
+    assert!(matches!(grant(&fleet, &request(), "op", at(10)), Err(Refusal::Banned { .. })));
+    assert!(grant(&fleet, &request(), "op", at(60)).is_ok(), "the ban is over then");
+    let other = Request { door: "other".parse().unwrap(), ..request() };
+    assert!(matches!(grant(&fleet, &other, "op", at(10)), Err(Refusal::NoDoor(_))));
+}
+
+#[test]
+fn a_withdrawn_opening_lets_nobody_in_and_a_new_knock_opens_anew() {
+    let mut fleet = fleet();
+    commit(&mut fleet, 5, grant(&fleet, &request(), "op-1", at(10)).unwrap().transaction);
+    let held: Vec<_> = fleet.openings().values().collect();
+    let (records, transaction) = withdraw(&held, &withdrawn(), at(11)).unwrap().unwrap();
+    assert_eq!(records.len(), 1);
+    commit(&mut fleet, 6, transaction);
+    assert_eq!(fleet.openings_on(&"bastion-1".parse().unwrap(), at(12)).count(), 0);
+    let held: Vec<_> = fleet.openings().values().collect();
+    assert!(withdraw(&held, &withdrawn(), at(12)).unwrap().is_none(), "it is withdrawn once");
+    assert_eq!(grant(&fleet, &request(), "op-2", at(12)).unwrap().opening.id, "op-2");
+}
+
+#[test]
+fn ended_records_are_cleared_away_after_their_time() {
+    let mut fleet = fleet();
+    commit(&mut fleet, 5, grant(&fleet, &request(), "op-1", at(10)).unwrap().transaction);
+    let transaction = ban(&fleet, &a_ban()).unwrap();
+    commit(&mut fleet, 6, transaction);
+    assert!(clear(&fleet, at(40), 10).is_none(), "the ban holds, the opening just ended");
+    assert_eq!(clear(&fleet, at(60), 10).unwrap().changes.len(), 1, "the ban is over");
+    assert_eq!(clear(&fleet, at(40) + KEEP_ENDED, 10).unwrap().changes.len(), 2);
+    assert_eq!(clear(&fleet, at(40) + KEEP_ENDED, 1).unwrap().changes.len(), 1);
+}
+
+fn request() -> Request {
+    Request {
+        door: "bastion-ssh".parse().unwrap(),
+        source: "203.0.113.5".parse().unwrap(),
+        duration: None,
+        by: By::Knock,
+        reason: String::new(),
+    }
+}
+
+fn a_ban() -> BanRecord {
+    let source = request().source;
+    BanRecord { source, since: at(0), expires: at(60), reason: "10 misses in 60 s".to_owned(), by: By::Policy }
+}
+
+fn withdrawn() -> Withdrawn {
+    Withdrawn { at: at(11), reason: "closed by an operator".to_owned(), kill_connections: false }
+}
+
+fn fleet() -> Fleet {
+    let door = Door::new(DoorParts {
+        name: "bastion-ssh".parse().unwrap(),
+        labels: Labels::default(),
+        knock: Knock::Sequence(Sequence {
+            steps: vec![Step { hosts: HostSelector::default(), port: "tcp/7412".parse().unwrap() }],
+            within: 15 * SECOND,
+        }),
+        sources: Vec::new(),
+        opens: Opens {
+            hosts: HostSelector { names: ["bastion-1".parse().unwrap()].into(), ..HostSelector::default() },
+            ports: ["tcp/22".parse().unwrap()].into(),
+            duration: 30 * SECOND,
+        },
+    })
+    .unwrap();
+    let door = DoorRecord { door, created: at(0), updated: at(0) };
+    let entry = |key: Key, value, revision| Entry { key: key.to_string(), value, revision };
+    let entries = vec![
+        entry(Key::Host("bastion-1".parse().unwrap()), encode(&host("bastion-1")).unwrap(), 1),
+        entry(Key::Host("edge-1".parse().unwrap()), encode(&host("edge-1")).unwrap(), 2),
+        entry(Key::Door("bastion-ssh".parse().unwrap()), encode(&door).unwrap(), 3),
+    ];
+    let (fleet, broken) = Fleet::load(Listing { entries, revision: 3 });
+    assert_eq!(broken, []);
+    fleet
+}
+
+fn host(name: &str) -> HostRecord {
+    HostRecord {
+        name: name.parse().unwrap(),
+        labels: Labels::default(),
+        addresses: Vec::new(),
+        management: BTreeSet::new(),
+        version: "0".to_owned(),
+        firewall: "dry-run".to_owned(),
+        created: at(0),
+    }
+}
+
+fn commit(fleet: &mut Fleet, revision: u64, transaction: Transaction) {
+    fleet.apply(Changes { revision, changes: transaction.changes });
+}
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_millis(1_795_361_411_000 + seconds * 1_000)
+}

@@ -1,0 +1,215 @@
+//! Keeps the fleet's copy true: follows the store's watch, pushes what changed to the agents, tells the watchers.
+//!
+//! One task. When the watch breaks, it reads the whole store anew and re-asserts everything; nothing is computed from
+//! clocks or from what was missed.
+
+use std::{sync::Arc, time::Duration};
+
+use fleetknock_core::time::Timestamp;
+use fleetknock_proto::v1 as pb;
+use fleetknock_runtime::backoff::Backoff;
+use futures::StreamExt;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::{
+    fleet::{Effect, Fleet},
+    grant,
+    shared::{Shared, State, now},
+    store::{CHANGES_MAX, Changes, Store, StoreError, Watch},
+    wire::opening_event,
+};
+
+/// How often ended openings are said and old records cleared away.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Records cleared away per transaction.
+const CLEAR_MAX: usize = CHANGES_MAX / 2;
+
+/// Follows the store until the process ends. `watch` begins where the shared fleet's copy was read.
+pub async fn run(shared: Arc<Shared>, mut watch: Watch) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last_tick = now();
+    loop {
+        tokio::select! {
+            biased;
+            next = watch.next() => match next {
+                Some(Ok(changes)) => take_in(&shared, changes),
+                Some(Err(error)) => watch = resync(&shared, &error.to_string()).await,
+                None => watch = resync(&shared, "its watch ended").await,
+            },
+            _ = ticks.tick() => {
+                let at = now();
+                say_ended(&shared, last_tick, at);
+                clear_away(&shared, at).await;
+                last_tick = at;
+            }
+        }
+    }
+}
+
+/// Reads the whole store and a watch from there.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn read_all(store: &dyn Store) -> Result<(crate::store::Listing, Watch), StoreError> {
+    let listing = store.list("").await?;
+    let watch = store.watch("", listing.revision).await?;
+    Ok((listing, watch))
+}
+
+fn take_in(shared: &Shared, changes: Changes) {
+    let now = now();
+    let revision = changes.revision;
+    let mut guard = shared.state();
+    let State { fleet, sessions, statuses } = &mut *guard;
+    let effects = fleet.apply(changes);
+    sessions.push(&effects, fleet, &shared.wide, now);
+    for effect in &effects {
+        match effect {
+            Effect::OpeningForgotten(opening) => statuses.forget(&opening.id),
+            Effect::Opening { before: Some(before), after } if before.id != after.id => statuses.forget(&before.id),
+            _ => {}
+        }
+    }
+    let rules = effects.iter().any(|effect| !matches!(effect, Effect::Opening { .. } | Effect::OpeningForgotten(_)));
+    drop(guard);
+
+    shared.advance(revision);
+    if rules {
+        shared.rules_changed();
+    }
+    for effect in effects {
+        say(shared, &effect, now);
+    }
+}
+
+async fn resync(shared: &Shared, why: &str) -> Watch {
+    tracing::warn!(reason = why, "lost the store's watch; reading the whole store anew");
+    shared.metrics.resyncs.inc();
+    let mut failures = 0;
+    let (listing, watch) = loop {
+        match read_all(&*shared.store).await {
+            Ok(all) => break all,
+            Err(error) => {
+                if failures == 0 {
+                    tracing::warn!(%error, "the store does not answer; openings run on, new ones are refused");
+                }
+                failures += 1;
+                tokio::time::sleep(retry_delay(failures)).await;
+            }
+        }
+    };
+    let revision = listing.revision;
+    let mut guard = shared.state();
+    let State { fleet, sessions, .. } = &mut *guard;
+    let broken = fleet.replace(listing);
+    sessions.reassert_all(fleet, &shared.wide, now());
+    drop(guard);
+    shared.advance(revision);
+    shared.rules_changed();
+    for error in broken {
+        tracing::warn!("{error}");
+    }
+    tracing::info!(revision, "the store was read anew");
+    watch
+}
+
+/// Between tries to read the store: 50 ms to 2 s.
+fn retry_delay(failures: u32) -> Duration {
+    let (least, most) = (Duration::from_millis(50), Duration::from_secs(2));
+    Backoff::new(least, most, 0.5).map_or(most, |backoff| backoff.random_delay(failures))
+}
+
+/// Says what a change meant: to the log, to the counters and to whoever watches.
+fn say(shared: &Shared, effect: &Effect, now: Timestamp) {
+    let plain = |kind: pb::EventKind, message: String| pb::Event {
+        kind: kind.into(),
+        time_ms: now.as_millis(),
+        message,
+        ..pb::Event::default()
+    };
+    let event = match effect {
+        Effect::Banned(ban) if ban.expires > now => pb::Event {
+            source: ban.source.to_string(),
+            ..plain(
+                pb::EventKind::SourceBanned,
+                format!("banned until {} by {}: {}", ban.expires, ban.by, ban.reason),
+            )
+        },
+        Effect::Broken(error) => {
+            tracing::warn!("{error}");
+            plain(pb::EventKind::Warning, error.to_string())
+        }
+        Effect::DoorApplied(door) => {
+            pb::Event { door: door.to_string(), ..plain(pb::EventKind::DoorApplied, "door applied".to_owned()) }
+        }
+        Effect::DoorDeleted(door) => {
+            pb::Event { door: door.to_string(), ..plain(pb::EventKind::DoorDeleted, "door deleted".to_owned()) }
+        }
+        Effect::Opening { before, after } => {
+            let same = before.as_ref().filter(|before| before.id == after.id);
+            let (kind, message) = match (&after.withdrawn, same) {
+                (Some(how), _) => (pb::EventKind::OpeningWithdrawn, format!("withdrawn: {}", how.reason)),
+                (None, Some(_)) => (pb::EventKind::OpeningRefreshed, format!("extended to {}", after.expires)),
+                (None, None) => (
+                    pb::EventKind::OpeningGranted,
+                    format!("opened on {} hosts until {} by {}", after.hosts.len(), after.expires, after.by),
+                ),
+            };
+            opening_event(kind, after, None, now, message)
+        }
+        Effect::Unbanned(source) => pb::Event {
+            source: source.to_string(),
+            ..plain(pb::EventKind::SourceUnbanned, "no longer banned".to_owned())
+        },
+        Effect::Banned(_) | Effect::HostChanged(_) | Effect::OpeningForgotten(_) => return,
+    };
+    tracing::info!(
+        event = event.kind().as_str_name(),
+        door = event.door,
+        opening = event.opening,
+        "{}",
+        event.message
+    );
+    shared.say(event);
+}
+
+fn say_ended(shared: &Shared, after: Timestamp, until: Timestamp) {
+    let state = shared.state();
+    let ended = state.fleet.openings().values().map(|held| &held.record);
+    let ended = ended.filter(|o| o.withdrawn.is_none() && o.expires > after && o.expires <= until);
+    let ended: Vec<_> = ended.cloned().collect();
+    let active = state.fleet.openings().values().filter(|held| held.record.is_active(until)).count();
+    shared.metrics.openings_active.set(i64::try_from(active).unwrap_or(i64::MAX));
+    shared.metrics.agents.set(i64::try_from(state.sessions.len()).unwrap_or(i64::MAX));
+    drop(state);
+    for opening in ended {
+        let message = "its time was up; the kernel closed it".to_owned();
+        shared.say(opening_event(pb::EventKind::OpeningExpired, &opening, None, until, message));
+    }
+}
+
+/// One small transaction per tick at the most. Several controllers may try the same: the first wins, the others lose
+/// nothing.
+async fn clear_away(shared: &Shared, at: Timestamp) {
+    let Some(transaction) = grant::clear(&shared.state().fleet, at, CLEAR_MAX) else { return };
+    let begun = Instant::now();
+    match shared.store.commit(transaction).await {
+        Ok(_) | Err(StoreError::Conflict) => {}
+        Err(error) => tracing::debug!(%error, waited = ?begun.elapsed(), "cannot clear away old records now"),
+    }
+}
+
+/// The fleet as it is in the store, for start-up.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn load(store: &dyn Store) -> Result<(Fleet, Watch), StoreError> {
+    let (listing, watch) = read_all(store).await?;
+    let (fleet, broken) = Fleet::load(listing);
+    for error in broken {
+        tracing::warn!("{error}");
+    }
+    Ok((fleet, watch))
+}

@@ -1,0 +1,238 @@
+//! Feeds the matcher: observations in, decisions out. One task owns it.
+//!
+//! ```text
+//!   agent streams ──batches──▶ ┌──────────┐ ──decisions──▶ decide
+//!   keeper ──rules changed──▶  │ matching │
+//!   control API ──questions──▶ └──────────┘ ──attempts──▶
+//! ```
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use fleetknock_core::{
+    door::DoorName,
+    host::HostId,
+    knock::Observation,
+    matcher::{self, Attempt, Matcher, Verdict},
+    source::Source,
+    time::Timestamp,
+};
+use fleetknock_proto::v1 as pb;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{
+    decide::Decision,
+    metrics::VerdictLabels,
+    shared::{Shared, now},
+};
+
+/// Batches that wait, each of at most 4,096 observations. When it is full the agents' streams are not read until there
+/// is room, and the agents' own bounded queues fill and count what they lose.
+pub const BATCHES_QUEUE: usize = 64;
+
+/// Questions that wait.
+const QUESTIONS_QUEUE: usize = 64;
+
+/// How often old sources are dropped, and how many at the most each time.
+const SWEEP_EVERY: Duration = Duration::from_millis(500);
+const SWEEP_MAX: usize = 200_000;
+
+/// The handle that agent streams and the control API hold. Cloning is cheap.
+#[derive(Clone)]
+pub struct Handle {
+    batches: mpsc::Sender<Vec<Observation>>,
+    questions: mpsc::Sender<Question>,
+}
+
+/// The matching is gone; the process is ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the matching has stopped")]
+pub struct Stopped;
+
+struct Question {
+    filter: AttemptFilter,
+    answer: oneshot::Sender<Attempts>,
+}
+
+/// Which attempts are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct AttemptFilter {
+    /// Only of this door.
+    pub door: Option<DoorName>,
+    /// Only of this source.
+    pub source: Option<Source>,
+}
+
+/// Attempts in flight, at most [`ATTEMPTS_MAX`], with their hosts' numbers, and how full the matcher is.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    /// Ordered by door and source.
+    pub attempts: Vec<Attempt>,
+    /// Sources followed.
+    pub sources: usize,
+    /// How many there may be.
+    pub limit: usize,
+}
+
+/// Attempts in one answer. Under a flood of first knocks there may be a million; nobody reads those.
+pub const ATTEMPTS_MAX: usize = 10_000;
+
+impl Handle {
+    /// Hands over observations, waiting while the matching is behind.
+    ///
+    /// # Errors
+    /// When the matching has stopped.
+    pub async fn observe(&self, batch: Vec<Observation>) -> Result<(), Stopped> {
+        self.batches.send(batch).await.map_err(|_| Stopped)
+    }
+
+    /// The attempts now in flight.
+    ///
+    /// # Errors
+    /// When the matching has stopped.
+    pub async fn attempts(&self, filter: AttemptFilter) -> Result<Attempts, Stopped> {
+        let (answer, wait) = oneshot::channel();
+        self.questions.send(Question { filter, answer }).await.map_err(|_| Stopped)?;
+        wait.await.map_err(|_| Stopped)
+    }
+}
+
+/// The matching's own end of the handle's queues.
+pub struct Service {
+    matcher: Matcher,
+    shared: Arc<Shared>,
+    decisions: mpsc::Sender<Decision>,
+    batches: mpsc::Receiver<Vec<Observation>>,
+    questions: mpsc::Receiver<Question>,
+    bans: HashMap<Source, Timestamp>,
+}
+
+impl Service {
+    /// The matching and the handle to it. Nothing happens before [`run`](Self::run).
+    pub fn new(shared: Arc<Shared>, config: matcher::Config, decisions: mpsc::Sender<Decision>) -> (Self, Handle) {
+        let (batches_in, batches) = mpsc::channel(BATCHES_QUEUE);
+        let (questions_in, questions) = mpsc::channel(QUESTIONS_QUEUE);
+        let matcher = Matcher::new(config, rand::random());
+        let service = Self { matcher, shared, decisions, batches, questions, bans: HashMap::new() };
+        (service, Handle { batches: batches_in, questions: questions_in })
+    }
+
+    /// Follows knocks until every handle is gone.
+    pub async fn run(mut self) {
+        let mut rules = self.shared.rules();
+        let mut sweeps = interval(SWEEP_EVERY);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.read_rules();
+        loop {
+            tokio::select! {
+                biased;
+                changed = rules.changed() => match changed {
+                    Ok(()) => self.read_rules(),
+                    Err(_) => return,
+                },
+                question = self.questions.recv() => match question {
+                    Some(question) => self.answer(question),
+                    None => return,
+                },
+                _ = sweeps.tick() => {
+                    self.matcher.sweep(now(), SWEEP_MAX);
+                    let sources = self.matcher.stats().sources;
+                    self.shared.metrics.sources.set(i64::try_from(sources).unwrap_or(i64::MAX));
+                }
+                batch = self.batches.recv() => match batch {
+                    Some(batch) => self.judge(&batch),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn read_rules(&mut self) {
+        let state = self.shared.state();
+        let fleet = &state.fleet;
+        self.matcher.set_doors(fleet.doors().values().map(|held| &held.record.door));
+        let hosts = fleet.hosts().values().map(|held| &held.record);
+        self.matcher.set_hosts(
+            hosts.filter_map(|host| Some((fleet.host_id(&host.name)?, &host.name, &host.labels))),
+        );
+        let bans: HashMap<_, _> = fleet.bans().values().map(|h| (h.record.source, h.record.expires)).collect();
+        drop(state);
+        let changed: HashSet<_> = bans.keys().chain(self.bans.keys()).copied().collect();
+        for source in changed.into_iter().filter(|source| bans.contains_key(source) != self.bans.contains_key(source)) {
+            self.matcher.forget(source);
+        }
+        self.bans = bans;
+    }
+
+    fn judge(&mut self, batch: &[Observation]) {
+        let now = now();
+        let mut found = Vec::new();
+        let mut counts: HashMap<&'static str, u64> = HashMap::new();
+        for observation in batch {
+            if self.bans.get(&observation.source).is_some_and(|until| *until > now) {
+                *counts.entry("banned").or_default() += 1;
+                continue;
+            }
+            let verdict = self.matcher.observe(observation, now, &mut found);
+            *counts.entry(verdict.name()).or_default() += 1;
+            self.say_progress(&verdict, observation, now);
+            for decision in found.drain(..) {
+                let decision = match decision {
+                    matcher::Decision::Complete(complete) => {
+                        Decision::Open { door: complete.door, source: complete.source }
+                    }
+                    matcher::Decision::Ban { source, misses, window } => {
+                        Decision::Ban { source, reason: format!("{misses} misses in {} s", window.as_secs()) }
+                    }
+                };
+                if self.decisions.try_send(decision).is_err() {
+                    self.shared.metrics.refused.inc();
+                    tracing::warn!("the store is too far behind: a decision was refused");
+                }
+            }
+        }
+        for (verdict, count) in counts {
+            self.shared.metrics.knocks.get_or_create(&VerdictLabels { verdict }).inc_by(count);
+        }
+    }
+
+    /// Tells watchers of progress beyond a first step; first steps are too many in a flood.
+    fn say_progress(&self, verdict: &Verdict, observation: &Observation, now: Timestamp) {
+        let Verdict::Advanced { door, step, of } = verdict else { return };
+        if *step < 2 || !self.shared.is_watched() {
+            return;
+        }
+        self.shared.say(pb::Event {
+            kind: pb::EventKind::AttemptAdvanced.into(),
+            time_ms: now.as_millis(),
+            door: door.to_string(),
+            source: observation.source.to_string(),
+            host: self.host(observation.id.host),
+            opening: String::new(),
+            message: format!("step {step} of {of}"),
+        });
+    }
+
+    fn host(&self, id: HostId) -> String {
+        self.shared.state().fleet.host_name(id).map(ToString::to_string).unwrap_or_default()
+    }
+
+    fn answer(&self, question: Question) {
+        let Question { filter, answer } = question;
+        let stats = self.matcher.stats();
+        let chosen = |attempt: &Attempt| {
+            filter.door.as_ref().is_none_or(|door| attempt.door == *door)
+                && filter.source.is_none_or(|source| attempt.source == source)
+        };
+        let mut attempts: Vec<_> = self.matcher.attempts(now()).filter(chosen).take(ATTEMPTS_MAX).collect();
+        attempts.sort_by(|a, b| (&a.door, a.source).cmp(&(&b.door, b.source)));
+        // Whoever asked may be gone.
+        let _gone = answer.send(Attempts { attempts, sources: stats.sources, limit: stats.limit });
+    }
+}

@@ -1,0 +1,240 @@
+//! What the store holds: one JSON document per door, host, opening and ban, and the keys under which they lie.
+//!
+//! The store's contents are hostile until parsed: another version, another program or a hand may have written them.
+
+use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
+
+use bytes::Bytes;
+use fleetknock_core::{
+    door::{Door, DoorName},
+    host::{HostName, Labels},
+    port::Port,
+    source::Source,
+    time::Timestamp,
+};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Everything of a fleet lies under these four.
+const DOORS: &str = "doors/";
+const HOSTS: &str = "hosts/";
+const OPENINGS: &str = "openings/";
+const BANS: &str = "bans/";
+
+/// Where a record lies. One opening per door and source, one ban per source: the key makes them idempotent.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// A ban.
+    Ban(Source),
+    /// A door.
+    Door(DoorName),
+    /// A host.
+    Host(HostName),
+    /// An opening.
+    Opening(DoorName, Source),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ban(source) => write!(f, "{BANS}{source}"),
+            Self::Door(name) => write!(f, "{DOORS}{name}"),
+            Self::Host(name) => write!(f, "{HOSTS}{name}"),
+            Self::Opening(door, source) => write!(f, "{OPENINGS}{door}/{source}"),
+        }
+    }
+}
+
+impl FromStr for Key {
+    type Err = RecordError;
+
+    fn from_str(key: &str) -> Result<Self, RecordError> {
+        let unknown = |reason: String| RecordError { key: key.to_owned(), reason };
+        if let Some(name) = key.strip_prefix(DOORS) {
+            return name.parse().map(Self::Door).map_err(|e| unknown(e.to_string()));
+        }
+        if let Some(name) = key.strip_prefix(HOSTS) {
+            return name.parse().map(Self::Host).map_err(|e| unknown(e.to_string()));
+        }
+        if let Some(source) = key.strip_prefix(BANS) {
+            return source.parse().map(Self::Ban).map_err(|e| unknown(e.to_string()));
+        }
+        if let Some((door, source)) = key.strip_prefix(OPENINGS).and_then(|rest| rest.split_once('/')) {
+            let door = door.parse().map_err(|e: fleetknock_core::host::NameError| unknown(e.to_string()))?;
+            let source = source.parse().map_err(|e: fleetknock_core::source::SourceError| unknown(e.to_string()))?;
+            return Ok(Self::Opening(door, source));
+        }
+        Err(unknown("no record of this version lies under such a key".to_owned()))
+    }
+}
+
+/// A door, as applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoorRecord {
+    /// As the operator declared it.
+    pub door: Door,
+    /// When it was first applied.
+    pub created: Timestamp,
+    /// When it last changed.
+    pub updated: Timestamp,
+}
+
+/// A host, as its agent last described it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRecord {
+    /// Its name.
+    pub name: HostName,
+    /// By which doors choose it.
+    pub labels: Labels,
+    /// Where it can be knocked, for people.
+    pub addresses: Vec<String>,
+    /// Networks that pass its guard and are never banned.
+    pub management: BTreeSet<IpNet>,
+    /// The agent's version.
+    pub version: String,
+    /// The firewall driver in use.
+    pub firewall: String,
+    /// When it first reported.
+    pub created: Timestamp,
+}
+
+/// Who asked for an opening or a ban.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum By {
+    /// A completed knock.
+    Knock,
+    /// An operator.
+    Operator,
+    /// The policy on misses.
+    Policy,
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Knock => "knock",
+            Self::Operator => "operator",
+            Self::Policy => "policy",
+        })
+    }
+}
+
+/// A granted hole: one source, some hosts, some ports, an expiry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpeningRecord {
+    /// Unique among all openings ever.
+    pub id: String,
+    /// The door that was opened.
+    pub door: DoorName,
+    /// For whom.
+    pub source: Source,
+    /// The door's ports at that time.
+    pub ports: BTreeSet<Port>,
+    /// The hosts that matched at that time.
+    pub hosts: BTreeSet<HostName>,
+    /// When it was granted.
+    pub opened: Timestamp,
+    /// When it was last granted again.
+    pub refreshed: Timestamp,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// 1 at first, one more with each refresh.
+    pub generation: u64,
+    /// Who asked last.
+    pub by: By,
+    /// Why, if an operator said so.
+    #[serde(default)]
+    pub reason: String,
+    /// Set once it was taken back before its time.
+    #[serde(default)]
+    pub withdrawn: Option<Withdrawn>,
+}
+
+impl OpeningRecord {
+    /// Whether it lets anybody in at that time, as far as it alone can say.
+    pub fn is_active(&self, now: Timestamp) -> bool {
+        self.withdrawn.is_none() && self.expires > now
+    }
+
+    /// How much longer it lasts.
+    pub fn remaining(&self, now: Timestamp) -> Duration {
+        self.expires.since(now)
+    }
+}
+
+/// How an opening was taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// When.
+    pub at: Timestamp,
+    /// Why, for people.
+    pub reason: String,
+    /// Established connections are cut as well.
+    pub kill_connections: bool,
+}
+
+/// A source whose knocks are ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanRecord {
+    /// Who.
+    pub source: Source,
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when.
+    pub expires: Timestamp,
+    /// Why, for people.
+    pub reason: String,
+    /// Who banned.
+    pub by: By,
+}
+
+/// The form of the documents. A reader refuses a newer one.
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<T> {
+    format: u32,
+    record: T,
+}
+
+/// The bytes of a record as the store holds them.
+///
+/// # Errors
+/// Never for the records of this module; serialisation's own error otherwise.
+pub fn encode<T: Serialize>(record: &T) -> Result<Bytes, serde_json::Error> {
+    serde_json::to_vec(&Envelope { format: FORMAT, record }).map(Bytes::from)
+}
+
+/// Reads what the store holds under a key.
+///
+/// # Errors
+/// When the bytes are not such a record, or of a newer format.
+pub fn decode<T: DeserializeOwned>(key: &Key, bytes: &[u8]) -> Result<T, RecordError> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let wrong = |reason: String| RecordError { key: key.to_string(), reason };
+    // serde_json's errors give a place, never the contents.
+    let place = |e: serde_json::Error| format!("not a record: line {} column {}", e.line(), e.column());
+    let Format { format } = serde_json::from_slice(bytes).map_err(|e| wrong(place(e)))?;
+    if format > FORMAT {
+        return Err(wrong(format!("its format {format} is newer than this version's {FORMAT}; upgrade this controller")));
+    }
+    let envelope: Envelope<T> = serde_json::from_slice(bytes).map_err(|e| wrong(place(e)))?;
+    Ok(envelope.record)
+}
+
+/// Something in the store that this version cannot read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the store's record '{key}' is left aside: {reason}")]
+pub struct RecordError {
+    /// Where it lies.
+    pub key: String,
+    /// What is wrong with it; never its contents, which may be secret.
+    pub reason: String,
+}
+
+#[cfg(test)]
+mod tests;

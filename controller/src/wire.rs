@@ -1,0 +1,112 @@
+//! The controller's records as the wire's messages. Total: what a record holds is already checked.
+
+use fleetknock_core::{host::HostName, port::PortRange, time::Timestamp};
+use fleetknock_proto::v1 as pb;
+
+use crate::{
+    fleet::Fleet,
+    record::{BanRecord, HostRecord, OpeningRecord},
+    status::{OnHost, State},
+};
+
+/// What a host keeps closed and what counts as a knock there.
+pub fn guard(fleet: &Fleet, host: &HostRecord, knock_space: &[PortRange], management: &[String]) -> pb::Guard {
+    pb::Guard {
+        ports: fleet.guarded(host).into_iter().map(Into::into).collect(),
+        knock_space: knock_space.iter().copied().map(Into::into).collect(),
+        icmp: fleet.knocks_by_icmp(),
+        management: management.to_vec(),
+    }
+}
+
+/// An opening as a host's agent is told it.
+pub fn host_opening(opening: &OpeningRecord, now: Timestamp) -> pb::HostOpening {
+    pb::HostOpening {
+        id: opening.id.clone(),
+        source: opening.source.to_string(),
+        ports: opening.ports.iter().copied().map(Into::into).collect(),
+        remaining_ms: millis(opening.remaining(now)),
+        generation: opening.generation,
+    }
+}
+
+/// A ban as a host's agent is told it.
+pub fn host_ban(ban: &BanRecord, now: Timestamp) -> pb::HostBan {
+    pb::HostBan { source: ban.source.to_string(), remaining_ms: millis(ban.expires.since(now)) }
+}
+
+/// An opening as an operator is told it.
+pub fn opening(opening: &OpeningRecord, on_hosts: Vec<OnHost>, effective: bool, now: Timestamp) -> pb::Opening {
+    let state = match &opening.withdrawn {
+        Some(_) => pb::OpeningState::Withdrawn,
+        None if opening.expires <= now => pb::OpeningState::Expired,
+        None if !effective => pb::OpeningState::Withdrawn,
+        None => pb::OpeningState::Active,
+    };
+    pb::Opening {
+        id: opening.id.clone(),
+        door: opening.door.to_string(),
+        source: opening.source.to_string(),
+        ports: opening.ports.iter().copied().map(Into::into).collect(),
+        state: state.into(),
+        opened_ms: opening.opened.as_millis(),
+        refreshed_ms: opening.refreshed.as_millis(),
+        expires_ms: opening.expires.as_millis(),
+        generation: opening.generation,
+        opened_by: opening.by.to_string(),
+        closed_reason: opening.withdrawn.as_ref().map(|how| how.reason.clone()).unwrap_or_default(),
+        hosts: on_hosts.into_iter().map(on_host).collect(),
+    }
+}
+
+fn on_host(row: OnHost) -> pb::OpeningOnHost {
+    let (state, reason) = match row.state {
+        State::Applied => (pb::HostOpeningState::Applied, String::new()),
+        State::Expired => (pb::HostOpeningState::Expired, String::new()),
+        State::Failed { reason } => (pb::HostOpeningState::Failed, reason),
+        State::Pending => (pb::HostOpeningState::Pending, String::new()),
+        State::Withdrawn => (pb::HostOpeningState::Withdrawn, String::new()),
+    };
+    pb::OpeningOnHost {
+        host: row.host.to_string(),
+        state: state.into(),
+        reason,
+        changed_ms: row.changed.as_millis(),
+        took_us: row.took_us,
+    }
+}
+
+/// A ban as an operator is told it.
+pub fn ban(ban: &BanRecord) -> pb::Ban {
+    pb::Ban {
+        source: ban.source.to_string(),
+        since_ms: ban.since.as_millis(),
+        expires_ms: ban.expires.as_millis(),
+        reason: ban.reason.clone(),
+        by: ban.by.to_string(),
+    }
+}
+
+/// An event about an opening.
+pub fn opening_event(
+    kind: pb::EventKind,
+    opening: &OpeningRecord,
+    host: Option<&HostName>,
+    now: Timestamp,
+    message: String,
+) -> pb::Event {
+    pb::Event {
+        kind: kind.into(),
+        time_ms: now.as_millis(),
+        door: opening.door.to_string(),
+        source: opening.source.to_string(),
+        host: host.map(ToString::to_string).unwrap_or_default(),
+        opening: opening.id.clone(),
+        message,
+    }
+}
+
+/// Whole milliseconds, saturating.
+pub fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
