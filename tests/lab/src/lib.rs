@@ -1,1 +1,34 @@
-//! Placeholder.
+//! Hosts made of network namespaces, the real programs inside them, and the demo.
+//!
+//! A [`Lab`] is a switch and the hosts plugged into it, each in a network namespace of its own. Everything in it is named
+//! after this process, so that labs never meet, and all of it is taken away again when the lab ends, when the process
+//! is interrupted, or, at the latest, by the next lab that starts on this machine. A [`Fleet`] is a controller and agents
+//! inside a lab.
+//!
+//! Needs root, or a user namespace as `tests/scripts/in-lab` makes one.
+
+pub mod demo;
+pub mod etcd;
+pub mod fleet;
+pub mod flood;
+pub mod host;
+pub mod knock;
+pub mod lab;
+pub mod monitor;
+pub mod probe;
+pub mod process;
+pub mod programs;
+pub mod serve;
+mod signals;
+pub mod wait;
+
+pub use crate::{
+    fleet::{Agent, Fleet},
+    host::{Host, Output},
+    knock::{Shot, Tool},
+    lab::Lab,
+    monitor::{Monitor, Seen},
+    probe::{Held, Reach},
+    process::Process,
+    wait::{wait_until, within},
+};
