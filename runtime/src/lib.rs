@@ -1,1 +1,15 @@
-//! Placeholder.
+//! The process shell that every Fleetknock program wears: where settings come from, how errors end a process, logs,
+//! metrics, readiness and drain.
+//!
+//! There is no word of knocking here, and nothing of ours is used. Mutual TLS reads its files and swaps its
+//! certificates from here when it comes: a module `tls` beside these, so that every program does it the same way.
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod backoff;
+pub mod clock;
+pub mod config;
+pub mod drain;
+pub mod exit;
+pub mod log;
+pub mod ready;

@@ -1,0 +1,146 @@
+//! The admin server: `/live`, `/ready` and `/metrics` over HTTP, for orchestrators and Prometheus.
+//!
+//! It serves no secrets and changes nothing, but is meant for a private address all the same.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::ready::Readiness;
+
+/// A bound admin server, not yet serving.
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+}
+
+/// Binds a TCP listener; `setting` is the flag that gave the address, for the error.
+///
+/// # Errors
+/// When the address cannot be had: busy, not of this host, or a port below 1024 without the right to it.
+pub async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| ListenError {
+        setting,
+        address,
+        source,
+    })
+}
+
+impl Admin {
+    /// Binds the admin address; `setting` is the flag that gave it.
+    ///
+    /// # Errors
+    /// As [`listen`].
+    pub async fn bind(setting: &'static str, address: SocketAddr) -> Result<Self, ListenError> {
+        Ok(Self {
+            listener: listen(setting, address).await?,
+        })
+    }
+
+    /// Where it listens: tells the port when 0 was asked for.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until the token is cancelled.
+    ///
+    /// # Errors
+    /// When accepting connections fails for good.
+    pub async fn serve(
+        self,
+        readiness: Readiness,
+        metrics: Arc<Registry>,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
+        let router = routes(readiness, metrics);
+        axum::serve(self.listener, router)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
+    }
+}
+
+/// The admin routes, for a program that serves them beside its own.
+pub fn routes(readiness: Readiness, metrics: Arc<Registry>) -> Router {
+    Router::new()
+        .route("/live", get(|| async { "live\n" }))
+        .route("/ready", get(ready).with_state(readiness))
+        .route("/metrics", get(scrape).with_state(metrics))
+}
+
+async fn ready(State(readiness): State<Readiness>) -> Response {
+    let missing = readiness.missing();
+    if missing.is_empty() {
+        return "ready\n".into_response();
+    }
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("not ready: {}\n", missing.join(", ")),
+    )
+        .into_response()
+}
+
+async fn scrape(State(metrics): State<Arc<Registry>>) -> Response {
+    let mut text = String::new();
+    if prometheus_client::encoding::text::encode(&mut text, &metrics).is_err() {
+        return (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the metrics cannot be written\n",
+        )
+            .into_response();
+    }
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug)]
+pub struct ListenError {
+    /// The flag that gave the address, such as `--http`.
+    pub setting: &'static str,
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl std::fmt::Display for ListenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            setting,
+            address,
+            source,
+        } = self;
+        let remedy = match source.kind() {
+            io::ErrorKind::AddrInUse => "another process listens there; stop it or choose another port",
+            io::ErrorKind::AddrNotAvailable => {
+                "no interface of this host has that address; use one of its own, or 0.0.0.0"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "choose a port above 1023, or give the program CAP_NET_BIND_SERVICE"
+            }
+            _ => "choose another address",
+        };
+        write!(f, "cannot listen on {address} ({setting}): {source}; {remedy}")
+    }
+}
+
+impl std::error::Error for ListenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+#[cfg(test)]
+mod tests;
