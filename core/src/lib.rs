@@ -8,7 +8,9 @@
 pub mod door;
 pub mod host;
 pub mod knock;
+pub mod knockd;
 pub mod matcher;
+pub mod network;
 pub mod port;
 pub mod source;
 pub mod time;
