@@ -87,7 +87,9 @@ impl<'lab> Fleet<'lab> {
     /// # Errors
     /// When it ends, or does not accept connections in time.
     pub fn start_controller(&self) -> Result<Process> {
-        let program = programs::path("fleetknock-controller")?.to_string_lossy().into_owned();
+        let program = programs::path("fleetknock-controller")?
+            .to_string_lossy()
+            .into_owned();
         let process = self.control.spawn(
             "controller",
             &[

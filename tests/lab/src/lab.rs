@@ -62,8 +62,8 @@ impl Lab {
         leftovers::remove_of_the_dead();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("{PREFIX}{}-{number}-", std::process::id());
-        let directory = env::temp_dir().join(format!("{prefix}{name}"));
-        fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let directory = leftovers::home().join(format!("{prefix}{name}"));
+        fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let lab = Self {
             name: name.to_owned(),
             prefix,

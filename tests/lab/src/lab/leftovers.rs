@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     env, fs,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -117,8 +117,19 @@ fn names() -> Vec<String> {
     names
 }
 
-fn folders() -> Vec<std::path::PathBuf> {
-    fs::read_dir(env::temp_dir())
+/// Where labs of this process namespace keep their files: process ids mean something only within one.
+pub(super) fn home() -> PathBuf {
+    let space = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    let number: String = space
+        .to_string_lossy()
+        .chars()
+        .filter(char::is_ascii_digit)
+        .collect();
+    env::temp_dir().join(format!("fleetknock-lab-{number}"))
+}
+
+fn folders() -> Vec<PathBuf> {
+    fs::read_dir(home())
         .map(|entries| {
             entries
                 .flatten()
