@@ -143,7 +143,8 @@ pub async fn open(spec: &StoreSpec) -> Result<Arc<dyn Store>, StoreError> {
         StoreSpec::Etcd(options) => Ok(Arc::new(etcd::EtcdStore::open(options.clone())?)),
         #[cfg(not(feature = "etcd"))]
         StoreSpec::Etcd(_) => Err(StoreError::Invalid(
-            "this controller was built without etcd: use embedded:DIR or a build with the feature `etcd`".to_owned(),
+            "this controller was built without etcd: use embedded:DIR or a build with the feature `etcd`"
+                .to_owned(),
         )),
     }
 }

@@ -55,7 +55,9 @@ pub fn check_transaction(transaction: &Transaction) -> Result<(), StoreError> {
     let Transaction { expect, changes } = transaction;
     for (what, count) in [("expectations", expect.len()), ("changes", changes.len())] {
         if count > CHANGES_MAX {
-            return Err(StoreError::Invalid(format!("{count} {what} in one transaction; at most {CHANGES_MAX}")));
+            return Err(StoreError::Invalid(format!(
+                "{count} {what} in one transaction; at most {CHANGES_MAX}"
+            )));
         }
     }
     for expectation in expect {
@@ -74,7 +76,10 @@ pub fn check_transaction(transaction: &Transaction) -> Result<(), StoreError> {
             )));
         }
         if !keys.insert(change.key()) {
-            return Err(StoreError::Invalid(format!("key {:?} is changed twice in one transaction", change.key())));
+            return Err(StoreError::Invalid(format!(
+                "key {:?} is changed twice in one transaction",
+                change.key()
+            )));
         }
         size += change.size();
     }
@@ -89,10 +94,15 @@ pub fn check_transaction(transaction: &Transaction) -> Result<(), StoreError> {
 fn check_path(what: &str, path: &str) -> Result<(), StoreError> {
     // The length first: nothing below may print an unbounded key.
     if path.len() > KEY_MAX {
-        return Err(StoreError::Invalid(format!("a {what} has {} bytes; at most {KEY_MAX}", path.len())));
+        return Err(StoreError::Invalid(format!(
+            "a {what} has {} bytes; at most {KEY_MAX}",
+            path.len()
+        )));
     }
     if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(StoreError::Invalid(format!("{what} {path:?} holds something else than printable ASCII")));
+        return Err(StoreError::Invalid(format!(
+            "{what} {path:?} holds something else than printable ASCII"
+        )));
     }
     if path.starts_with('/') || path.contains("//") {
         return Err(StoreError::Invalid(format!("{what} {path:?} has an empty part")));

@@ -32,7 +32,11 @@ impl<'a> Batch<'a> {
     }
 
     /// Judges one more transaction. On success what follows sees its changes, and its revision is returned.
-    pub(super) fn judge(&mut self, transaction: Transaction, size_max: usize) -> Result<Revision, StoreError> {
+    pub(super) fn judge(
+        &mut self,
+        transaction: Transaction,
+        size_max: usize,
+    ) -> Result<Revision, StoreError> {
         for expectation in &transaction.expect {
             if self.kept(&expectation.key).map_or(0, |kept| kept.revision) != expectation.revision {
                 return Err(StoreError::Conflict);
@@ -41,7 +45,9 @@ impl<'a> Batch<'a> {
         let (mut added, mut removed) = (0, 0);
         let mut changes = transaction.changes;
         changes.retain(|change| {
-            let before = self.kept(change.key()).map(|kept| change.key().len() + kept.value.len());
+            let before = self
+                .kept(change.key())
+                .map(|kept| change.key().len() + kept.value.len());
             removed += before.unwrap_or(0);
             if let Change::Put { .. } = change {
                 added += change.size();
@@ -69,7 +75,10 @@ impl<'a> Batch<'a> {
             };
             self.overlay.insert(change.key().to_owned(), kept);
         }
-        self.commits.push(Commit::new(Changes { revision: self.revision, changes }));
+        self.commits.push(Commit::new(Changes {
+            revision: self.revision,
+            changes,
+        }));
         Ok(self.revision)
     }
 
@@ -79,7 +88,10 @@ impl<'a> Batch<'a> {
     }
 
     fn keep(&self, value: &Bytes) -> Kept {
-        Kept { value: value.clone(), revision: self.revision }
+        Kept {
+            value: value.clone(),
+            revision: self.revision,
+        }
     }
 
     fn kept(&self, key: &str) -> Option<&Kept> {

@@ -41,8 +41,15 @@ pub(super) struct Picture {
 impl Picture {
     /// Of entries that were read back.
     pub(super) fn new(entries: BTreeMap<String, Kept>, revision: Revision) -> Self {
-        let size = entries.iter().map(|(key, kept)| key.len() + kept.value.len()).sum();
-        Self { entries, revision, size }
+        let size = entries
+            .iter()
+            .map(|(key, kept)| key.len() + kept.value.len())
+            .sum();
+        Self {
+            entries,
+            revision,
+            size,
+        }
     }
 
     /// One entry.
@@ -65,9 +72,13 @@ impl Picture {
         for change in &changes.changes {
             let (key, kept) = match change {
                 Change::Delete { key } => (key, None),
-                Change::Put { key, value } => {
-                    (key, Some(Kept { value: value.clone(), revision: changes.revision }))
-                }
+                Change::Put { key, value } => (
+                    key,
+                    Some(Kept {
+                        value: value.clone(),
+                        revision: changes.revision,
+                    }),
+                ),
             };
             let before = match kept {
                 Some(kept) => {
@@ -93,7 +104,10 @@ pub(super) struct Commit {
 impl Commit {
     pub(super) fn new(changes: Changes) -> Self {
         let size = changes.changes.iter().map(Change::size).sum();
-        Self { changes: Arc::new(changes), size }
+        Self {
+            changes: Arc::new(changes),
+            size,
+        }
     }
 
     pub(super) fn changes(&self) -> &Changes {
@@ -103,7 +117,10 @@ impl Commit {
     fn under(&self, prefix: &str) -> Option<Changes> {
         let under = |change: &&Change| change.key().starts_with(prefix);
         let changes: Vec<_> = self.changes.changes.iter().filter(under).cloned().collect();
-        (!changes.is_empty()).then_some(Changes { revision: self.changes.revision, changes })
+        (!changes.is_empty()).then_some(Changes {
+            revision: self.changes.revision,
+            changes,
+        })
     }
 }
 
@@ -124,7 +141,9 @@ impl History {
         self.bytes += commit.size;
         self.commits.push_back(commit);
         while self.changes > self.changes_max || self.bytes > HISTORY_BYTES_MAX {
-            let Some(forgotten) = self.commits.pop_front() else { break };
+            let Some(forgotten) = self.commits.pop_front() else {
+                break;
+            };
             self.changes -= forgotten.changes.changes.len();
             self.bytes -= forgotten.size;
             self.oldest = forgotten.changes.revision;
@@ -135,7 +154,9 @@ impl History {
         if revision < self.oldest {
             return Err(StoreError::Compacted { oldest: self.oldest });
         }
-        let start = self.commits.partition_point(|commit| commit.changes.revision <= revision);
+        let start = self
+            .commits
+            .partition_point(|commit| commit.changes.revision <= revision);
         Ok(self.commits.range(start..))
     }
 }
@@ -165,8 +186,15 @@ impl Mirror {
             changes_max: history_changes_max,
             oldest: picture.revision,
         };
-        let state = RwLock::new(State { picture, history, closed: false });
-        Arc::new(Self { state, changed: watch::Sender::new(()) })
+        let state = RwLock::new(State {
+            picture,
+            history,
+            closed: false,
+        });
+        Arc::new(Self {
+            state,
+            changed: watch::Sender::new(()),
+        })
     }
 
     /// Adds commits that are durable, all at once for every reader.
@@ -223,7 +251,8 @@ impl Mirror {
 
     /// Every change after a revision under a prefix.
     pub(super) fn watch(self: &Arc<Self>, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
-        self.read().history.after(after)?;
+        // Said at once, rather than by the first read.
+        drop(self.read().history.after(after)?);
         let watching = Watching {
             changed: self.changed.subscribe(),
             mirror: Arc::clone(self),
@@ -298,7 +327,11 @@ impl Watching {
 }
 
 fn entry(key: &str, kept: &Kept) -> Entry {
-    Entry { key: key.to_owned(), value: kept.value.clone(), revision: kept.revision }
+    Entry {
+        key: key.to_owned(),
+        value: kept.value.clone(),
+        revision: kept.revision,
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,138 @@
+//! The store of a single controller: one file in one directory, durable when a commit returns.
+//!
+//! ```text
+//!  commit ──▶ queue ──▶ writer thread: judge all that waits, one disk transaction, one fsync ──▶ mirror ──▶ replies
+//!  get, list, watch ─────────────────────────────────────────────────────────────────────────────▲
+//! ```
+//!
+//! While one fsync runs, the commits that arrive wait in the queue and go into the next one together; a commit that
+//! finds the writer idle is written at once. The mirror shows only what is on disk. After a restart the history before
+//! it counts as compacted.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task;
+
+use self::directory::Directory;
+use self::disk::RedbFile;
+use self::writer::Request;
+use super::bounds::{check_key, check_prefix, check_transaction};
+use super::mirror::{HISTORY_CHANGES_MAX, Mirror, Picture};
+use super::{Entry, Listing, Revision, Store, StoreError, Transaction, Watch};
+
+mod directory;
+mod disk;
+mod writer;
+
+/// How many commits wait while one is written; the next caller waits for a place.
+const QUEUE_MAX: usize = 1024;
+/// The most bytes of keys and values it holds, all of them in memory too; a commit beyond them is refused as
+/// unavailable. etcd's own default quota is 2 GiB with history, so this is no less roomy.
+pub const EMBEDDED_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// One directory of this machine, held by one controller at a time.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    path: PathBuf,
+    mirror: Arc<Mirror>,
+    /// `None` only while it is dropped.
+    requests: Option<mpsc::Sender<Request>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in a directory, or makes both. A directory that is made here has mode 0700, the files 0600.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] when another process has it or the disk fails; [`StoreError::Broken`] when the file
+    /// is damaged or something else's. Both name the directory and what to do.
+    pub async fn open(directory: PathBuf) -> Result<Self, StoreError> {
+        let path = directory.clone();
+        let (held, disk, picture) = task::spawn_blocking(move || Self::open_blocking(&directory))
+            .await
+            .map_err(|error| disk::broken(&path, &format!("reading it failed: {error}")))??;
+        let mirror = Mirror::new(picture, HISTORY_CHANGES_MAX);
+        let (requests, queue) = mpsc::channel(QUEUE_MAX);
+        let shown = Arc::clone(&mirror);
+        let writer = thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || {
+                writer::run(disk, &shown, queue, EMBEDDED_BYTES_MAX);
+                // Only now, with the file closed, may somebody else have the directory.
+                drop(held);
+            })
+            .map_err(|error| StoreError::Unavailable(format!("cannot start the writer thread: {error}")))?;
+        Ok(Self {
+            path,
+            mirror,
+            requests: Some(requests),
+            writer: Some(writer),
+        })
+    }
+
+    fn open_blocking(directory: &Path) -> Result<(Directory, RedbFile, Picture), StoreError> {
+        let held = Directory::hold(directory)?;
+        let mut disk = RedbFile::open(directory)?;
+        let picture = writer::Disk::read(&mut disk)?;
+        Ok((held, disk, picture))
+    }
+
+    fn stopped(&self) -> StoreError {
+        StoreError::Unavailable(format!(
+            "the writer of {} has stopped; restart the controller",
+            self.path.display()
+        ))
+    }
+}
+
+/// Waits for the commits that are under way, so that the directory is free afterwards.
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has nothing left to wait for, and its panic was reported when it happened.
+            let _ = writer.join();
+        }
+        self.mirror.close();
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        check_key(key)?;
+        Ok(self.mirror.entry(key))
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
+        check_prefix(prefix)?;
+        Ok(self.mirror.list(prefix))
+    }
+
+    /// Carries the transaction out even when the caller stops waiting.
+    async fn commit(&self, transaction: Transaction) -> Result<Revision, StoreError> {
+        check_transaction(&transaction)?;
+        let requests = self.requests.as_ref().ok_or_else(|| self.stopped())?;
+        let (reply, verdict) = oneshot::channel();
+        requests
+            .send(Request { transaction, reply })
+            .await
+            .map_err(|_| self.stopped())?;
+        verdict.await.map_err(|_| self.stopped())?
+    }
+
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
+        check_prefix(prefix)?;
+        self.mirror.watch(prefix, after)
+    }
+
+    /// Also makes the writer look at the disk again after it failed.
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.commit(Transaction::default()).await.map(drop)
+    }
+}

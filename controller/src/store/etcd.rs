@@ -1,0 +1,173 @@
+//! The store of several controllers: an etcd cluster, version 3.4 or later.
+//!
+//! Keys lie under `/fleetknock/FLEET/`; revisions are etcd's own. This file and its folder are the only place that
+//! knows etcd's client.
+//!
+//! **Members.** One client per endpoint and a preferred one among them ([`members`]): a call goes to the preferred
+//! member, and on failure to the next, until [`DEADLINE`]. Reads are linearizable and harmless to repeat.
+//!
+//! **Commits whose outcome is unknown.** A connection that breaks, or a leader that dies, leaves open whether a commit
+//! took place. It is sent again only when its own expectations keep it from happening twice: when it changes a key
+//! whose revision it expects. Every value carries a tag of the commit that wrote it ([`codec`]), so when the repetition
+//! finds the expectations broken, our tag tells that the first attempt did it, and that is reported as the success it
+//! was. Everything else is [`StoreError::Unavailable`], which says that the outcome is unknown; never a false conflict
+//! and never a false success. One gap stays: a key that a first attempt created, and that somebody else deleted before
+//! the repetition a moment later, is created again.
+//!
+//! **Compaction** is the operator's, such as `--auto-compaction-retention=1h`; a watch that falls behind it ends with
+//! [`StoreError::Compacted`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use etcd_client::{GetOptions, GetResponse, KeyValue, ResponseHeader};
+use tokio::time::Instant;
+
+use self::codec::{Codec, Tags};
+use self::members::{Failure, Members};
+use super::bounds::{check_key, check_prefix, check_transaction};
+use super::{Entry, EtcdOptions, Listing, Revision, Store, StoreError, Transaction, Watch};
+
+mod codec;
+mod commit;
+mod members;
+mod watching;
+
+/// How long a call may take, over all attempts. An election after a leader's death takes 2 to 2.5 s.
+pub const DEADLINE: Duration = Duration::from_secs(3);
+/// Entries per page of a listing: with the largest values half of what a message may have.
+const PAGE: i64 = 128;
+/// How often a listing begins again when etcd compacts the revision it is at.
+const LISTINGS_MAX: usize = 3;
+/// The largest message taken from etcd. A page is at most 32 MiB; a watch that catches up gets up to 1,000 revisions at
+/// once, and ends as compacted when they are more than this.
+const MESSAGE_MAX: usize = 64 * 1024 * 1024;
+
+/// A fleet's part of an etcd cluster.
+#[derive(Debug)]
+pub struct EtcdStore {
+    members: Arc<Members>,
+    codec: Codec,
+    tags: Tags,
+}
+
+impl EtcdStore {
+    /// Prepares clients; contacts nobody yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Invalid`] for options no cluster can take.
+    pub fn open(options: EtcdOptions) -> Result<Self, StoreError> {
+        options.check()?;
+        let codec = Codec::new(&options.fleet);
+        Ok(Self {
+            members: Arc::new(Members::new(&options)?),
+            codec,
+            tags: Tags::new(),
+        })
+    }
+
+    /// A range of encoded keys, whole or a page of it.
+    async fn range(&self, key: &[u8], options: &GetOptions) -> Result<GetResponse, StoreError> {
+        let deadline = Instant::now() + DEADLINE;
+        self.members
+            .get(key, options, deadline)
+            .await
+            .map_err(Failure::into_store_error)
+    }
+
+    async fn pages(&self, prefix: &str) -> Result<Listing, StoreError> {
+        let (mut from, end) = self.codec.range(prefix);
+        let mut entries = Vec::new();
+        let mut revision = None;
+        loop {
+            let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
+            if let Some(revision) = revision {
+                options = options.with_revision(revision);
+            }
+            let page = self.range(&from, &options).await?;
+            // All pages are of the first one's revision, or the listing would be of no moment at all.
+            let at = match revision {
+                Some(at) => at,
+                None => header_revision(page.header())?,
+            };
+            revision = Some(at);
+            for pair in page.kvs() {
+                entries.push(self.entry(pair)?);
+            }
+            let Some(last) = page.kvs().last().filter(|_| page.more()) else {
+                return Ok(Listing {
+                    entries,
+                    revision: unsigned(at)?,
+                });
+            };
+            from = [last.key(), b"\0"].concat();
+        }
+    }
+
+    fn entry(&self, pair: &KeyValue) -> Result<Entry, StoreError> {
+        let key = self.codec.decode_key(pair.key())?.to_owned();
+        let value = self.codec.decode_value(&key, pair.value())?;
+        Ok(Entry {
+            key,
+            value,
+            revision: unsigned(pair.mod_revision())?,
+        })
+    }
+}
+
+#[async_trait]
+impl Store for EtcdStore {
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        check_key(key)?;
+        let found = self
+            .range(&self.codec.encode_key(key), &GetOptions::new())
+            .await?;
+        found.kvs().first().map(|pair| self.entry(pair)).transpose()
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
+        check_prefix(prefix)?;
+        for _ in 0..LISTINGS_MAX {
+            match self.pages(prefix).await {
+                // Compacted between two pages: a new listing begins at a newer revision.
+                Err(StoreError::Compacted { .. }) => {}
+                listing => return listing,
+            }
+        }
+        Err(StoreError::Unavailable(
+            "etcd compacts faster than it can be listed".to_owned(),
+        ))
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Revision, StoreError> {
+        check_transaction(&transaction)?;
+        commit::commit(&self.members, &self.codec, self.tags.next(), &transaction).await
+    }
+
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
+        check_prefix(prefix)?;
+        watching::watch(Arc::clone(&self.members), self.codec.clone(), prefix, after).await
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        let (from, end) = self.codec.range("");
+        let options = GetOptions::new().with_range(end).with_limit(1).with_keys_only();
+        self.range(&from, &options).await.map(drop)
+    }
+}
+
+fn header_revision(header: Option<&ResponseHeader>) -> Result<i64, StoreError> {
+    let header = header.ok_or_else(|| StoreError::Broken("etcd answered without a header".to_owned()))?;
+    Ok(header.revision())
+}
+
+fn unsigned(revision: i64) -> Result<Revision, StoreError> {
+    u64::try_from(revision).map_err(|_| StoreError::Broken(format!("etcd reports revision {revision}")))
+}
+
+/// etcd's number for a revision of ours; one that etcd can never reach stays unreachable.
+fn signed(revision: Revision) -> i64 {
+    i64::try_from(revision).unwrap_or(i64::MAX)
+}

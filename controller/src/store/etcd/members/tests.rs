@@ -1,0 +1,85 @@
+//! What failures mean, and which member is asked next.
+
+use super::*;
+
+#[test]
+fn failures_are_sorted_by_what_is_known_about_the_outcome() {
+    let status = |code, message: &str| etcd_client::Error::GRpcStatus(Status::new(code, message));
+    let sorted = |code, message: &str| sort("http://a", status(code, message));
+
+    for (code, message) in [
+        (Code::Unavailable, "etcdserver: leader changed"),
+        (Code::Unavailable, "etcdserver: request timed out"),
+        (Code::Cancelled, "operation was canceled"),
+        (Code::Unknown, "transport error"),
+    ] {
+        assert!(matches!(sorted(code, message), Failure::Unknown(_)), "{message}");
+    }
+    for (code, message) in [
+        (Code::Unavailable, "etcdserver: no leader"),
+        (
+            Code::ResourceExhausted,
+            "etcdserver: mvcc: database space exceeded",
+        ),
+        (Code::PermissionDenied, "etcdserver: permission denied"),
+        (
+            Code::InvalidArgument,
+            "etcdserver: authentication failed, invalid user ID or password",
+        ),
+    ] {
+        assert!(matches!(sorted(code, message), Failure::NotDone(_)), "{message}");
+    }
+    let compacted = sorted(
+        Code::OutOfRange,
+        "etcdserver: mvcc: required revision has been compacted",
+    );
+    assert!(matches!(compacted, Failure::Final(StoreError::Compacted { .. })));
+    let too_large = sorted(Code::InvalidArgument, "etcdserver: request is too large");
+    assert!(matches!(too_large, Failure::Final(StoreError::Invalid(_))));
+}
+
+#[test]
+fn a_refused_connection_is_known_to_have_done_nothing() {
+    let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+    let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+    for (cause, never) in [(refused, true), (reset, false)] {
+        let mut status = Status::unavailable("transport error");
+        status.set_source(std::sync::Arc::new(cause));
+        assert_eq!(never_left(&status), never);
+    }
+}
+
+#[test]
+fn members_are_passed_over_in_turn_and_only_once_for_one_failure() {
+    let urls = ["http://a:1", "http://b:1", "http://c:1"]
+        .map(str::to_owned)
+        .to_vec();
+    let members = Members::new(&EtcdOptions::new(urls)).unwrap();
+    let first = members.preferred();
+    members.pass_over(first);
+    members.pass_over(first);
+    assert_eq!(members.preferred().url, "http://b:1");
+    members.pass_over(members.preferred());
+    members.pass_over(members.preferred());
+    assert_eq!(members.preferred().url, "http://a:1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_member_is_asked_at_once_and_then_at_growing_intervals_until_the_deadline() {
+    let urls = ["http://a:1", "http://b:1"].map(str::to_owned).to_vec();
+    let members = Members::new(&EtcdOptions::new(urls)).unwrap();
+    let start = Instant::now();
+    let deadline = start + Duration::from_secs(3);
+    let mut asked = vec![];
+    for attempts in 1.. {
+        if !members.pause(attempts, deadline).await {
+            break;
+        }
+        asked.push(start.elapsed().as_millis());
+    }
+    assert_eq!(asked[..4], [0, 50, 100, 200]);
+    assert!(
+        asked.len() < 20 && asked.last().is_some_and(|last| (2000..3000).contains(last)),
+        "{asked:?}"
+    );
+}
