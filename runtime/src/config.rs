@@ -69,7 +69,7 @@ pub fn load_with<A: Parser>(
                 None => continue,
             },
         };
-        complete.extend(setting.as_flags::<A>(arg, long)?);
+        complete.extend(setting.into_flags::<A>(arg, long)?);
     }
     complete.extend(args.iter().skip(1).cloned());
 
@@ -179,7 +179,7 @@ impl fmt::Display for Origin {
 
 impl Setting {
     /// The flags that say the same.
-    fn as_flags<A: Parser>(self, arg: &Arg, long: &str) -> Result<Vec<OsString>, ConfigError> {
+    fn into_flags<A: Parser>(self, arg: &Arg, long: &str) -> Result<Vec<OsString>, ConfigError> {
         let mut flags = Vec::new();
         for value in &self.values {
             let refuse = |reason: String| {

@@ -8,7 +8,13 @@ use std::sync::{
 /// Whether the program is ready, and what is missing. Cloning shares it.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
-    latches: Arc<Mutex<Vec<(String, Weak<AtomicBool>)>>>,
+    latches: Arc<Mutex<Vec<Needed>>>,
+}
+
+#[derive(Debug)]
+struct Needed {
+    name: String,
+    released: Weak<AtomicBool>,
 }
 
 /// Held by whoever provides the thing. It counts as missing until [`release`](Self::release), and again when its last
@@ -28,7 +34,10 @@ impl Readiness {
     pub fn latch(&self, name: impl Into<String>) -> Latch {
         let released = Arc::new(AtomicBool::new(false));
         let mut latches = self.latches.lock().unwrap_or_else(PoisonError::into_inner);
-        latches.push((name.into(), Arc::downgrade(&released)));
+        latches.push(Needed {
+            name: name.into(),
+            released: Arc::downgrade(&released),
+        });
         Latch { released }
     }
 
