@@ -18,3 +18,11 @@ pub mod v1 {
     /// The encoded descriptors of this package, for the reflection service.
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptors.bin");
 }
+
+pub mod convert;
+mod field;
+pub mod limits;
+pub mod status;
+
+pub use convert::Seen;
+pub use field::FieldError;

@@ -1,0 +1,28 @@
+//! How much one message may hold. Senders keep to these; receivers refuse more.
+
+/// An encoded message, in bytes.
+pub const MESSAGE_MAX: usize = 4 * 1024 * 1024;
+/// Observations in a batch.
+pub const OBSERVATIONS_MAX: usize = 4_096;
+/// Labels on a host or a door, or in a selector.
+pub const LABELS_MAX: usize = fleetknock_core::host::LABELS_MAX;
+/// Addresses of a host, and networks in a list of networks.
+pub const ADDRESSES_MAX: usize = 256;
+/// Names in a selector.
+pub const NAMES_MAX: usize = 1_024;
+/// Openings in a message; withdrawals, bans and results too.
+pub const OPENINGS_MAX: usize = 4_096;
+/// The most entries that one page of a list holds.
+pub const PAGE_MAX: usize = 1_000;
+/// Entries in a page when the request does not say.
+pub const PAGE_DEFAULT: usize = 100;
+/// Characters of a free text that a caller gives, such as the reason of a ban.
+pub const TEXT_MAX: usize = 512;
+
+/// The size of a page that a request asks for.
+pub fn page_size(asked: u32) -> usize {
+    match usize::try_from(asked).unwrap_or(PAGE_MAX) {
+        0 => PAGE_DEFAULT,
+        asked => asked.min(PAGE_MAX),
+    }
+}
