@@ -78,10 +78,14 @@ impl Estimate {
         else {
             return;
         };
-        let Some(way) = trip.checked_sub(dwell) else { return };
+        let Some(way) = trip.checked_sub(dwell) else {
+            return;
+        };
         let difference = |agent: u64, controller: u64| i128::from(agent) - i128::from(controller);
         let twice = difference(probe.heard, probe.sent) + difference(probe.answered, probe.received);
-        let Ok(offset) = i64::try_from(twice / 2) else { return };
+        let Ok(offset) = i64::try_from(twice / 2) else {
+            return;
+        };
         let sample = Sample { at: probe.received, offset, half_trip: way / 2 };
 
         // A clock that was set contradicts what was measured before: only the new measurements count then.

@@ -54,16 +54,23 @@ pub enum DecideError {
     /// The store could not.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// As many bans hold as are allowed.
-    #[error("{BANS_MAX} bans hold already; lift some or wait until they end")]
-    TooManyBans,
+    /// As many records of a kind as are allowed.
+    #[error("there are {limit} {what} already, the limit; remove some first")]
+    Full {
+        /// Such as `bans`.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+    },
 }
 
 /// Carries out what the matching decides until it ends.
 pub async fn run(shared: Arc<Shared>, mut decisions: mpsc::Receiver<Decision>) {
     let permits = Arc::new(Semaphore::new(AT_ONCE));
     while let Some(decision) = decisions.recv().await {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return;
+        };
         let shared = shared.clone();
         tokio::spawn(async move {
             carry_out(&shared, decision).await;
@@ -133,10 +140,15 @@ pub async fn ban(
         let state = shared.state();
         let bans = state.fleet.bans();
         if bans.len() >= BANS_MAX && !bans.contains_key(&source) {
-            return Err(DecideError::TooManyBans);
+            return Err(DecideError::Full { what: "bans", limit: BANS_MAX });
         }
-        let record =
-            BanRecord { source, since: at, expires: at + duration, reason: reason.to_owned(), by: by.clone() };
+        let record = BanRecord {
+            source,
+            since: at,
+            expires: at + duration,
+            reason: reason.to_owned(),
+            by: by.clone(),
+        };
         Ok((record.clone(), grant::ban(&state.fleet, &record)?))
     })
     .await?;

@@ -195,7 +195,9 @@ impl Fleet {
     /// Whether an opening lets its source in at that time: it is active, its door still exists, nobody banned its
     /// source.
     pub fn is_effective(&self, opening: &OpeningRecord, now: Timestamp) -> bool {
-        opening.is_active(now) && self.doors.contains_key(&opening.door) && self.ban(opening.source, now).is_none()
+        opening.is_active(now)
+            && self.doors.contains_key(&opening.door)
+            && self.ban(opening.source, now).is_none()
     }
 
     /// The openings that a host should hold at that time.
@@ -234,11 +236,9 @@ impl Fleet {
 
     /// Whether some door's knock has an ICMP step: only then do echo requests count.
     pub fn knocks_by_icmp(&self) -> bool {
-        self.doors.values().any(|held| match held.record.door.knock() {
-            Knock::Sequence(sequence) => {
-                sequence.steps.iter().any(|step| step.port.protocol() == Protocol::Icmp)
-            }
-            _ => false,
+        self.doors.values().any(|held| {
+            let Knock::Sequence(sequence) = held.record.door.knock();
+            sequence.steps.iter().any(|step| step.port.protocol() == Protocol::Icmp)
         })
     }
 
@@ -250,8 +250,9 @@ impl Fleet {
     /// A step of this door that could never be seen, because another door guards its port on a host where it counts:
     /// the step's position from 1, the other door, the host.
     pub fn blind_step(&self, door: &Door) -> Option<(usize, DoorName, HostName)> {
-        let Knock::Sequence(sequence) = door.knock() else { return None };
-        let others = || self.doors.values().map(|held| &held.record.door).filter(|other| other.name() != door.name());
+        let Knock::Sequence(sequence) = door.knock();
+        let others =
+            || self.doors.values().map(|held| &held.record.door).filter(|other| other.name() != door.name());
         for host in self.hosts.values().map(|held| &held.record) {
             for (position, step) in (1..).zip(&sequence.steps) {
                 let counts = step.hosts.matches(&host.name, &host.labels);

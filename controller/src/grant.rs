@@ -55,7 +55,9 @@ pub struct Granted {
 #[non_exhaustive]
 pub enum Refusal {
     /// The source is banned.
-    #[error("{source_address} is banned until {until} ({reason}); lift it with: fleetknock unban {source_address}")]
+    #[error(
+        "{source_address} is banned until {until} ({reason}); lift it with: fleetknock unban {source_address}"
+    )]
     Banned {
         /// Who.
         source_address: Source,
@@ -144,7 +146,10 @@ pub fn withdraw(
 pub fn ban(fleet: &Fleet, record: &BanRecord) -> Result<Transaction, Refusal> {
     let key = Key::Ban(record.source);
     let held = fleet.bans().get(&record.source);
-    Ok(Transaction { expect: vec![expect(&key, held.map(|held| held.revision))], changes: vec![put(&key, record)?] })
+    Ok(Transaction {
+        expect: vec![expect(&key, held.map(|held| held.revision))],
+        changes: vec![put(&key, record)?],
+    })
 }
 
 /// Clears away up to `limit` records that no longer say anything: bans that are over, and openings that ended
@@ -153,7 +158,8 @@ pub fn clear(fleet: &Fleet, now: Timestamp, limit: usize) -> Option<Transaction>
     let bans = fleet.bans().values().filter(|held| held.record.expires <= now);
     let bans = bans.map(|held| (Key::Ban(held.record.source), held.revision));
     let openings = fleet.openings().values().filter(|held| {
-        let ended = held.record.withdrawn.as_ref().map_or(held.record.expires, |how| how.at.min(held.record.expires));
+        let ended =
+            held.record.withdrawn.as_ref().map_or(held.record.expires, |how| how.at.min(held.record.expires));
         ended + KEEP_ENDED <= now
     });
     let openings =

@@ -62,17 +62,20 @@ fn take_in(shared: &Shared, changes: Changes) {
     let now = now();
     let revision = changes.revision;
     let mut guard = shared.state();
-    let State { fleet, sessions, statuses } = &mut *guard;
+    let State { fleet, sessions, statuses, .. } = &mut *guard;
     let effects = fleet.apply(changes);
     sessions.push(&effects, fleet, &shared.wide, now);
     for effect in &effects {
         match effect {
             Effect::OpeningForgotten(opening) => statuses.forget(&opening.id),
-            Effect::Opening { before: Some(before), after } if before.id != after.id => statuses.forget(&before.id),
+            Effect::Opening { before: Some(before), after } if before.id != after.id => {
+                statuses.forget(&before.id)
+            }
             _ => {}
         }
     }
-    let rules = effects.iter().any(|effect| !matches!(effect, Effect::Opening { .. } | Effect::OpeningForgotten(_)));
+    let rules =
+        effects.iter().any(|effect| !matches!(effect, Effect::Opening { .. } | Effect::OpeningForgotten(_)));
     drop(guard);
 
     shared.advance(revision);
@@ -141,17 +144,21 @@ fn say(shared: &Shared, effect: &Effect, now: Timestamp) {
             tracing::warn!("{error}");
             plain(pb::EventKind::Warning, error.to_string())
         }
-        Effect::DoorApplied(door) => {
-            pb::Event { door: door.to_string(), ..plain(pb::EventKind::DoorApplied, "door applied".to_owned()) }
-        }
-        Effect::DoorDeleted(door) => {
-            pb::Event { door: door.to_string(), ..plain(pb::EventKind::DoorDeleted, "door deleted".to_owned()) }
-        }
+        Effect::DoorApplied(door) => pb::Event {
+            door: door.to_string(),
+            ..plain(pb::EventKind::DoorApplied, "door applied".to_owned())
+        },
+        Effect::DoorDeleted(door) => pb::Event {
+            door: door.to_string(),
+            ..plain(pb::EventKind::DoorDeleted, "door deleted".to_owned())
+        },
         Effect::Opening { before, after } => {
             let same = before.as_ref().filter(|before| before.id == after.id);
             let (kind, message) = match (&after.withdrawn, same) {
                 (Some(how), _) => (pb::EventKind::OpeningWithdrawn, format!("withdrawn: {}", how.reason)),
-                (None, Some(_)) => (pb::EventKind::OpeningRefreshed, format!("extended to {}", after.expires)),
+                (None, Some(_)) => {
+                    (pb::EventKind::OpeningRefreshed, format!("extended to {}", after.expires))
+                }
                 (None, None) => (
                     pb::EventKind::OpeningGranted,
                     format!("opened on {} hosts until {} by {}", after.hosts.len(), after.expires, after.by),
@@ -193,7 +200,9 @@ fn say_ended(shared: &Shared, after: Timestamp, until: Timestamp) {
 /// One small transaction per tick at the most. Several controllers may try the same: the first wins, the others lose
 /// nothing.
 async fn clear_away(shared: &Shared, at: Timestamp) {
-    let Some(transaction) = grant::clear(&shared.state().fleet, at, CLEAR_MAX) else { return };
+    let Some(transaction) = grant::clear(&shared.state().fleet, at, CLEAR_MAX) else {
+        return;
+    };
     let begun = Instant::now();
     match shared.store.commit(transaction).await {
         Ok(_) | Err(StoreError::Conflict) => {}
@@ -201,15 +210,29 @@ async fn clear_away(shared: &Shared, at: Timestamp) {
     }
 }
 
-/// The fleet as it is in the store, for start-up.
+/// The fleet as it is in the store, for start-up: waits for a store that does not answer yet, and says so.
 ///
 /// # Errors
-/// When the store does not answer.
-pub async fn load(store: &dyn Store) -> Result<(Fleet, Watch), StoreError> {
-    let (listing, watch) = read_all(store).await?;
-    let (fleet, broken) = Fleet::load(listing);
-    for error in broken {
-        tracing::warn!("{error}");
+/// When waiting is of no use.
+pub async fn load_patiently(store: &dyn Store) -> Result<(Fleet, Watch), StoreError> {
+    let mut failures = 0;
+    loop {
+        match read_all(store).await {
+            Ok((listing, watch)) => {
+                let (fleet, broken) = Fleet::load(listing);
+                for error in broken {
+                    tracing::warn!("{error}");
+                }
+                return Ok((fleet, watch));
+            }
+            Err(error) if error.is_retryable() => {
+                if failures == 0 {
+                    tracing::warn!(%error, "waiting for the store");
+                }
+                failures += 1;
+                tokio::time::sleep(retry_delay(failures)).await;
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok((fleet, watch))
 }

@@ -4,8 +4,20 @@
 //! (the matcher decides) → `decide` (one transaction) → the store → `keeper` (the watch tells every controller) →
 //! `sessions` (pushed to the agents).
 
+pub mod agent_api;
 pub mod clock;
+pub mod config;
+pub mod control_api;
+pub mod decide;
 pub mod fleet;
 pub mod grant;
+pub mod keeper;
+pub mod matching;
+pub mod metrics;
 pub mod record;
+pub mod serve;
+pub mod sessions;
+pub mod shared;
+pub mod status;
 pub mod store;
+pub mod wire;

@@ -75,9 +75,9 @@ pub struct Attempts {
     /// Ordered by door and source.
     pub attempts: Vec<Attempt>,
     /// Sources followed.
-    pub sources: usize,
+    pub sources: u32,
     /// How many there may be.
-    pub limit: usize,
+    pub limit: u32,
 }
 
 /// Attempts in one answer. Under a flood of first knocks there may be a million; nobody reads those.
@@ -115,7 +115,11 @@ pub struct Service {
 
 impl Service {
     /// The matching and the handle to it. Nothing happens before [`run`](Self::run).
-    pub fn new(shared: Arc<Shared>, config: matcher::Config, decisions: mpsc::Sender<Decision>) -> (Self, Handle) {
+    pub fn new(
+        shared: Arc<Shared>,
+        config: matcher::Config,
+        decisions: mpsc::Sender<Decision>,
+    ) -> (Self, Handle) {
         let (batches_in, batches) = mpsc::channel(BATCHES_QUEUE);
         let (questions_in, questions) = mpsc::channel(QUESTIONS_QUEUE);
         let matcher = Matcher::new(config, rand::random());
@@ -143,7 +147,7 @@ impl Service {
                 _ = sweeps.tick() => {
                     self.matcher.sweep(now(), SWEEP_MAX);
                     let sources = self.matcher.stats().sources;
-                    self.shared.metrics.sources.set(i64::try_from(sources).unwrap_or(i64::MAX));
+                    self.shared.metrics.sources.set(sources.into());
                 }
                 batch = self.batches.recv() => match batch {
                     Some(batch) => self.judge(&batch),
@@ -158,13 +162,15 @@ impl Service {
         let fleet = &state.fleet;
         self.matcher.set_doors(fleet.doors().values().map(|held| &held.record.door));
         let hosts = fleet.hosts().values().map(|held| &held.record);
-        self.matcher.set_hosts(
-            hosts.filter_map(|host| Some((fleet.host_id(&host.name)?, &host.name, &host.labels))),
-        );
-        let bans: HashMap<_, _> = fleet.bans().values().map(|h| (h.record.source, h.record.expires)).collect();
+        self.matcher
+            .set_hosts(hosts.filter_map(|host| Some((fleet.host_id(&host.name)?, &host.name, &host.labels))));
+        let bans: HashMap<_, _> =
+            fleet.bans().values().map(|h| (h.record.source, h.record.expires)).collect();
         drop(state);
         let changed: HashSet<_> = bans.keys().chain(self.bans.keys()).copied().collect();
-        for source in changed.into_iter().filter(|source| bans.contains_key(source) != self.bans.contains_key(source)) {
+        for source in
+            changed.into_iter().filter(|source| bans.contains_key(source) != self.bans.contains_key(source))
+        {
             self.matcher.forget(source);
         }
         self.bans = bans;
@@ -180,7 +186,7 @@ impl Service {
                 continue;
             }
             let verdict = self.matcher.observe(observation, now, &mut found);
-            *counts.entry(verdict.name()).or_default() += 1;
+            *counts.entry(name(&verdict)).or_default() += 1;
             self.say_progress(&verdict, observation, now);
             for decision in found.drain(..) {
                 let decision = match decision {
@@ -204,7 +210,9 @@ impl Service {
 
     /// Tells watchers of progress beyond a first step; first steps are too many in a flood.
     fn say_progress(&self, verdict: &Verdict, observation: &Observation, now: Timestamp) {
-        let Verdict::Advanced { door, step, of } = verdict else { return };
+        let Verdict::Advanced { door, step, of } = verdict else {
+            return;
+        };
         if *step < 2 || !self.shared.is_watched() {
             return;
         }
@@ -230,9 +238,24 @@ impl Service {
             filter.door.as_ref().is_none_or(|door| attempt.door == *door)
                 && filter.source.is_none_or(|source| attempt.source == source)
         };
-        let mut attempts: Vec<_> = self.matcher.attempts(now()).filter(chosen).take(ATTEMPTS_MAX).collect();
+        let found: Box<dyn Iterator<Item = Attempt>> = match filter.source {
+            Some(source) => Box::new(self.matcher.attempts_of(source, now()).into_iter()),
+            None => Box::new(self.matcher.attempts(now())),
+        };
+        let mut attempts: Vec<_> = found.filter(chosen).take(ATTEMPTS_MAX).collect();
         attempts.sort_by(|a, b| (&a.door, a.source).cmp(&(&b.door, b.source)));
         // Whoever asked may be gone.
         let _gone = answer.send(Attempts { attempts, sources: stats.sources, limit: stats.limit });
+    }
+}
+
+fn name(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Advanced { .. } => "advanced",
+        Verdict::Completed => "completed",
+        Verdict::Ignored(_) => "ignored",
+        Verdict::Miss => "miss",
+        Verdict::Repeat => "repeat",
+        Verdict::Waiting => "waiting",
     }
 }

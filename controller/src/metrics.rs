@@ -9,7 +9,7 @@ use prometheus_client::{
 /// What became of a knock; a small fixed set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct VerdictLabels {
-    /// `advanced`, `completed`, `repeat`, `miss`, `ignored`, `banned`.
+    /// `advanced`, `completed`, `repeat`, `waiting`, `miss`, `ignored`, `banned`.
     pub verdict: &'static str,
 }
 

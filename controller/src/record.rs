@@ -61,7 +61,8 @@ impl FromStr for Key {
         }
         if let Some((door, source)) = key.strip_prefix(OPENINGS).and_then(|rest| rest.split_once('/')) {
             let door = door.parse().map_err(|e: fleetknock_core::host::NameError| unknown(e.to_string()))?;
-            let source = source.parse().map_err(|e: fleetknock_core::source::SourceError| unknown(e.to_string()))?;
+            let source =
+                source.parse().map_err(|e: fleetknock_core::source::SourceError| unknown(e.to_string()))?;
             return Ok(Self::Opening(door, source));
         }
         Err(unknown("no record of this version lies under such a key".to_owned()))
@@ -220,7 +221,9 @@ pub fn decode<T: DeserializeOwned>(key: &Key, bytes: &[u8]) -> Result<T, RecordE
     let place = |e: serde_json::Error| format!("not a record: line {} column {}", e.line(), e.column());
     let Format { format } = serde_json::from_slice(bytes).map_err(|e| wrong(place(e)))?;
     if format > FORMAT {
-        return Err(wrong(format!("its format {format} is newer than this version's {FORMAT}; upgrade this controller")));
+        return Err(wrong(format!(
+            "its format {format} is newer than this version's {FORMAT}; upgrade this controller"
+        )));
     }
     let envelope: Envelope<T> = serde_json::from_slice(bytes).map_err(|e| wrong(place(e)))?;
     Ok(envelope.record)

@@ -75,7 +75,13 @@ impl Session {
         outbound: mpsc::Sender<Result<pb::ControllerMessage, Status>>,
         stop: CancellationToken,
     ) -> Self {
-        let info = Info { since, last_seen: since, offset: None, observations: 0, report: pb::HostReport::default() };
+        let info = Info {
+            since,
+            last_seen: since,
+            offset: None,
+            observations: 0,
+            report: pb::HostReport::default(),
+        };
         Self { number, info, stop, outbound, guard: pb::Guard::default() }
     }
 
@@ -133,7 +139,14 @@ impl Sessions {
     }
 
     /// Tells one agent everything again.
-    pub fn reassert(&mut self, host: &HostName, number: u64, fleet: &Fleet, wide: &FleetWide, now: Timestamp) {
+    pub fn reassert(
+        &mut self,
+        host: &HostName,
+        number: u64,
+        fleet: &Fleet,
+        wide: &FleetWide,
+        now: Timestamp,
+    ) {
         if let Some(session) = self.sessions.get_mut(host).filter(|session| session.number == number) {
             snapshot(host, session, fleet, wide, true, now);
         }
@@ -167,7 +180,8 @@ impl Sessions {
                         if after.hosts.contains(&host) && fleet.is_effective(after, now) {
                             delta.openings.push(wire::host_opening(after, now));
                         } else {
-                            let kill_connections = after.withdrawn.as_ref().is_some_and(|how| how.kill_connections);
+                            let kill_connections =
+                                after.withdrawn.as_ref().is_some_and(|how| how.kill_connections);
                             delta.withdrawn.push(pb::Withdrawal { id: after.id.clone(), kill_connections });
                         }
                     }
@@ -187,7 +201,8 @@ impl Sessions {
                     let left = fleet.openings().values().map(|held| &held.record);
                     for opening in left.filter(|opening| opening.door == *door && opening.is_active(now)) {
                         for host in &opening.hosts {
-                            let withdrawal = pb::Withdrawal { id: opening.id.clone(), kill_connections: false };
+                            let withdrawal =
+                                pb::Withdrawal { id: opening.id.clone(), kill_connections: false };
                             deltas.entry(host.clone()).or_default().withdrawn.push(withdrawal);
                         }
                     }
@@ -198,7 +213,9 @@ impl Sessions {
         }
         if guards {
             for (host, session) in &mut self.sessions {
-                let Some(record) = fleet.hosts().get(host) else { continue };
+                let Some(record) = fleet.hosts().get(host) else {
+                    continue;
+                };
                 let guard = wire::guard(fleet, &record.record, &wide.knock_space, &wide.management);
                 if guard != session.guard {
                     session.guard = guard.clone();
@@ -208,7 +225,9 @@ impl Sessions {
         }
         let mut full = BTreeSet::new();
         for (host, delta) in deltas {
-            let Some(session) = self.sessions.get(&host) else { continue };
+            let Some(session) = self.sessions.get(&host) else {
+                continue;
+            };
             let delta = pb::Delta { revision: fleet.revision(), ..delta };
             if !session.send(pb::controller_message::Kind::Delta(delta)) {
                 full.insert(host);
@@ -224,13 +243,22 @@ impl Sessions {
 }
 
 /// Sends everything that a host should hold, in parts that fit a message.
-fn snapshot(host: &HostName, session: &mut Session, fleet: &Fleet, wide: &FleetWide, again: bool, now: Timestamp) {
-    let guard = fleet.hosts().get(host).map(|held| {
-        wire::guard(fleet, &held.record, &wide.knock_space, &wide.management)
-    });
+fn snapshot(
+    host: &HostName,
+    session: &mut Session,
+    fleet: &Fleet,
+    wide: &FleetWide,
+    again: bool,
+    now: Timestamp,
+) {
+    let guard = fleet
+        .hosts()
+        .get(host)
+        .map(|held| wire::guard(fleet, &held.record, &wide.knock_space, &wide.management));
     let guard = guard.unwrap_or_default();
     session.guard = guard.clone();
-    let openings: Vec<_> = fleet.openings_on(host, now).map(|opening| wire::host_opening(opening, now)).collect();
+    let openings: Vec<_> =
+        fleet.openings_on(host, now).map(|opening| wire::host_opening(opening, now)).collect();
     let bans = fleet.bans().values().map(|held| &held.record).filter(|ban| ban.expires > now);
     let bans: Vec<_> = bans.map(|ban| wire::host_ban(ban, now)).collect();
 

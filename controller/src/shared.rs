@@ -1,11 +1,12 @@
 //! What the parts of one controller share: the store, the fleet's copy with the sessions, and the event stream.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use fleetknock_core::{source::Source, time::Timestamp};
+use fleetknock_core::{host::HostName, source::Source, time::Timestamp};
 use fleetknock_proto::v1 as pb;
 use ipnet::IpNet;
 use tokio::sync::{broadcast, watch};
@@ -53,6 +54,8 @@ pub struct State {
     pub sessions: Sessions,
     /// What they said about openings.
     pub statuses: Statuses,
+    /// The last run of each host's agent, and its number: a later run has a larger one.
+    pub boots: HashMap<HostName, ([u8; 16], u32)>,
 }
 
 impl Shared {
@@ -121,6 +124,17 @@ impl Shared {
     /// The events from now on.
     pub fn events(&self) -> broadcast::Receiver<pb::Event> {
         self.events.subscribe()
+    }
+
+    /// The number of a run of a host's agent. Only the last run is known: an earlier one would count as new.
+    pub fn boot(&self, host: &HostName, boot: [u8; 16]) -> u32 {
+        let mut state = self.state();
+        let (last, number) = state.boots.entry(host.clone()).or_insert((boot, 1));
+        if *last != boot {
+            *last = boot;
+            *number += 1;
+        }
+        *number
     }
 
     /// Whether a source lies in a network that is never banned.

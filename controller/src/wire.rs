@@ -1,7 +1,7 @@
 //! The controller's records as the wire's messages. Total: what a record holds is already checked.
 
 use fleetknock_core::{host::HostName, port::PortRange, time::Timestamp};
-use fleetknock_proto::v1 as pb;
+use fleetknock_proto::{convert, v1 as pb};
 
 use crate::{
     fleet::Fleet,
@@ -10,7 +10,12 @@ use crate::{
 };
 
 /// What a host keeps closed and what counts as a knock there.
-pub fn guard(fleet: &Fleet, host: &HostRecord, knock_space: &[PortRange], management: &[String]) -> pb::Guard {
+pub fn guard(
+    fleet: &Fleet,
+    host: &HostRecord,
+    knock_space: &[PortRange],
+    management: &[String],
+) -> pb::Guard {
     pb::Guard {
         ports: fleet.guarded(host).into_iter().map(Into::into).collect(),
         knock_space: knock_space.iter().copied().map(Into::into).collect(),
@@ -25,18 +30,23 @@ pub fn host_opening(opening: &OpeningRecord, now: Timestamp) -> pb::HostOpening 
         id: opening.id.clone(),
         source: opening.source.to_string(),
         ports: opening.ports.iter().copied().map(Into::into).collect(),
-        remaining_ms: millis(opening.remaining(now)),
+        remaining_ms: convert::millis(opening.remaining(now)),
         generation: opening.generation,
     }
 }
 
 /// A ban as a host's agent is told it.
 pub fn host_ban(ban: &BanRecord, now: Timestamp) -> pb::HostBan {
-    pb::HostBan { source: ban.source.to_string(), remaining_ms: millis(ban.expires.since(now)) }
+    pb::HostBan { source: ban.source.to_string(), remaining_ms: convert::millis(ban.expires.since(now)) }
 }
 
 /// An opening as an operator is told it.
-pub fn opening(opening: &OpeningRecord, on_hosts: Vec<OnHost>, effective: bool, now: Timestamp) -> pb::Opening {
+pub fn opening(
+    opening: &OpeningRecord,
+    on_hosts: Vec<OnHost>,
+    effective: bool,
+    now: Timestamp,
+) -> pb::Opening {
     let state = match &opening.withdrawn {
         Some(_) => pb::OpeningState::Withdrawn,
         None if opening.expires <= now => pb::OpeningState::Expired,
@@ -106,7 +116,7 @@ pub fn opening_event(
     }
 }
 
-/// Whole milliseconds, saturating.
-pub fn millis(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+/// Whole microseconds, saturating.
+pub fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -83,7 +83,6 @@ pub struct Sequence {
 /// How to ask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[non_exhaustive]
 pub enum Knock {
     /// A secret sequence of ports and hosts.
     Sequence(Sequence),

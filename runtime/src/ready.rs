@@ -47,8 +47,8 @@ impl Readiness {
         let there = |latch: &Weak<AtomicBool>| latch.upgrade().is_some_and(|l| l.load(Ordering::Acquire));
         latches
             .iter()
-            .filter(|(_, latch)| !there(latch))
-            .map(|(name, _)| name.clone())
+            .filter(|needed| !there(&needed.released))
+            .map(|needed| needed.name.clone())
             .collect()
     }
 

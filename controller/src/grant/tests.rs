@@ -26,7 +26,7 @@ fn an_opening_is_for_the_doors_hosts_ports_and_time() {
 #[test]
 fn knocking_again_extends_the_one_opening() {
     let mut fleet = fleet();
-    commit(&mut fleet, 5, grant(&fleet, &request(), "op-1", at(10)).unwrap().transaction);
+    open(&mut fleet, 5);
     let again = grant(&fleet, &request(), "op-2", at(20)).unwrap();
     assert_eq!((again.opening.id.as_str(), again.opening.generation), ("op-1", 2));
     assert_eq!((again.opening.opened, again.opening.expires), (at(10), at(50)));
@@ -36,7 +36,7 @@ fn knocking_again_extends_the_one_opening() {
 #[test]
 fn a_shorter_request_never_shortens_what_is_open() {
     let mut fleet = fleet();
-    commit(&mut fleet, 5, grant(&fleet, &request(), "op-1", at(10)).unwrap().transaction);
+    open(&mut fleet, 5);
     let short = Request { duration: Some(SECOND), by: By::Operator, ..request() };
     assert_eq!(grant(&fleet, &short, "op-2", at(11)).unwrap().opening.expires, at(40));
 }
@@ -44,7 +44,7 @@ fn a_shorter_request_never_shortens_what_is_open() {
 #[test]
 fn after_its_end_a_new_opening_begins() {
     let mut fleet = fleet();
-    commit(&mut fleet, 5, grant(&fleet, &request(), "op-1", at(10)).unwrap().transaction);
+    open(&mut fleet, 5);
     let later = grant(&fleet, &request(), "op-2", at(40)).unwrap();
     assert_eq!((later.opening.id.as_str(), later.opening.generation), ("op-2", 1));
 }
@@ -63,7 +63,7 @@ fn a_banned_source_and_an_unknown_door_are_refused() {
 #[test]
 fn a_withdrawn_opening_lets_nobody_in_and_a_new_knock_opens_anew() {
     let mut fleet = fleet();
-    commit(&mut fleet, 5, grant(&fleet, &request(), "op-1", at(10)).unwrap().transaction);
+    open(&mut fleet, 5);
     let held: Vec<_> = fleet.openings().values().collect();
     let (records, transaction) = withdraw(&held, &withdrawn(), at(11)).unwrap().unwrap();
     assert_eq!(records.len(), 1);
@@ -77,13 +77,18 @@ fn a_withdrawn_opening_lets_nobody_in_and_a_new_knock_opens_anew() {
 #[test]
 fn ended_records_are_cleared_away_after_their_time() {
     let mut fleet = fleet();
-    commit(&mut fleet, 5, grant(&fleet, &request(), "op-1", at(10)).unwrap().transaction);
+    open(&mut fleet, 5);
     let transaction = ban(&fleet, &a_ban()).unwrap();
     commit(&mut fleet, 6, transaction);
     assert!(clear(&fleet, at(40), 10).is_none(), "the ban holds, the opening just ended");
     assert_eq!(clear(&fleet, at(60), 10).unwrap().changes.len(), 1, "the ban is over");
     assert_eq!(clear(&fleet, at(40) + KEEP_ENDED, 10).unwrap().changes.len(), 2);
     assert_eq!(clear(&fleet, at(40) + KEEP_ENDED, 1).unwrap().changes.len(), 1);
+}
+
+fn open(fleet: &mut Fleet, revision: u64) {
+    let transaction = grant(fleet, &request(), "op-1", at(10)).unwrap().transaction;
+    commit(fleet, revision, transaction);
 }
 
 fn request() -> Request {
@@ -98,7 +103,13 @@ fn request() -> Request {
 
 fn a_ban() -> BanRecord {
     let source = request().source;
-    BanRecord { source, since: at(0), expires: at(60), reason: "10 misses in 60 s".to_owned(), by: By::Policy }
+    BanRecord {
+        source,
+        since: at(0),
+        expires: at(60),
+        reason: "10 misses in 60 s".to_owned(),
+        by: By::Policy,
+    }
 }
 
 fn withdrawn() -> Withdrawn {

@@ -4,7 +4,9 @@ use super::*;
 
 #[test]
 fn keys_are_read_as_they_are_written() {
-    for key in ["doors/bastion-ssh", "hosts/db-1.example", "openings/bastion-ssh/2001:db8::5", "bans/203.0.113.5"] {
+    for key in
+        ["doors/bastion-ssh", "hosts/db-1.example", "openings/bastion-ssh/2001:db8::5", "bans/203.0.113.5"]
+    {
         assert_eq!(key.parse::<Key>().unwrap().to_string(), key);
     }
     for key in ["", "doors/", "doors/Bastion", "openings/x", "openings/x/y", "bans/0.0.0.0", "other/x"] {
@@ -22,7 +24,9 @@ fn a_record_is_read_back_as_written() {
 #[test]
 fn foreign_contents_are_refused_and_never_quoted() {
     let key = Key::Ban(ban().source);
-    for bytes in [&b""[..], b"tcp/7412", b"{}", b"{\"format\":1,\"record\":{\"port\":\"tcp/7412\"}}", b"\xff\xff"] {
+    for bytes in
+        [&b""[..], b"tcp/7412", b"{}", b"{\"format\":1,\"record\":{\"port\":\"tcp/7412\"}}", b"\xff\xff"]
+    {
         let error = decode::<BanRecord>(&key, bytes).unwrap_err().to_string();
         assert!(!error.contains("7412"), "{error}");
     }

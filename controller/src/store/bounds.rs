@@ -94,10 +94,7 @@ pub fn check_transaction(transaction: &Transaction) -> Result<(), StoreError> {
 fn check_path(what: &str, path: &str) -> Result<(), StoreError> {
     // The length first: nothing below may print an unbounded key.
     if path.len() > KEY_MAX {
-        return Err(StoreError::Invalid(format!(
-            "a {what} has {} bytes; at most {KEY_MAX}",
-            path.len()
-        )));
+        return Err(StoreError::Invalid(format!("a {what} has {} bytes; at most {KEY_MAX}", path.len())));
     }
     if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(StoreError::Invalid(format!(

@@ -67,12 +67,7 @@ impl EmbeddedStore {
                 drop(held);
             })
             .map_err(|error| StoreError::Unavailable(format!("cannot start the writer thread: {error}")))?;
-        Ok(Self {
-            path,
-            mirror,
-            requests: Some(requests),
-            writer: Some(writer),
-        })
+        Ok(Self { path, mirror, requests: Some(requests), writer: Some(writer) })
     }
 
     fn open_blocking(directory: &Path) -> Result<(Directory, RedbFile, Picture), StoreError> {
@@ -119,10 +114,7 @@ impl Store for EmbeddedStore {
         check_transaction(&transaction)?;
         let requests = self.requests.as_ref().ok_or_else(|| self.stopped())?;
         let (reply, verdict) = oneshot::channel();
-        requests
-            .send(Request { transaction, reply })
-            .await
-            .map_err(|_| self.stopped())?;
+        requests.send(Request { transaction, reply }).await.map_err(|_| self.stopped())?;
         verdict.await.map_err(|_| self.stopped())?
     }
 

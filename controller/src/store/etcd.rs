@@ -61,20 +61,13 @@ impl EtcdStore {
     pub fn open(options: EtcdOptions) -> Result<Self, StoreError> {
         options.check()?;
         let codec = Codec::new(&options.fleet);
-        Ok(Self {
-            members: Arc::new(Members::new(&options)?),
-            codec,
-            tags: Tags::new(),
-        })
+        Ok(Self { members: Arc::new(Members::new(&options)?), codec, tags: Tags::new() })
     }
 
     /// A range of encoded keys, whole or a page of it.
     async fn range(&self, key: &[u8], options: &GetOptions) -> Result<GetResponse, StoreError> {
         let deadline = Instant::now() + DEADLINE;
-        self.members
-            .get(key, options, deadline)
-            .await
-            .map_err(Failure::into_store_error)
+        self.members.get(key, options, deadline).await.map_err(Failure::into_store_error)
     }
 
     async fn pages(&self, prefix: &str) -> Result<Listing, StoreError> {
@@ -97,10 +90,7 @@ impl EtcdStore {
                 entries.push(self.entry(pair)?);
             }
             let Some(last) = page.kvs().last().filter(|_| page.more()) else {
-                return Ok(Listing {
-                    entries,
-                    revision: unsigned(at)?,
-                });
+                return Ok(Listing { entries, revision: unsigned(at)? });
             };
             from = [last.key(), b"\0"].concat();
         }
@@ -109,11 +99,7 @@ impl EtcdStore {
     fn entry(&self, pair: &KeyValue) -> Result<Entry, StoreError> {
         let key = self.codec.decode_key(pair.key())?.to_owned();
         let value = self.codec.decode_value(&key, pair.value())?;
-        Ok(Entry {
-            key,
-            value,
-            revision: unsigned(pair.mod_revision())?,
-        })
+        Ok(Entry { key, value, revision: unsigned(pair.mod_revision())? })
     }
 }
 
@@ -121,9 +107,7 @@ impl EtcdStore {
 impl Store for EtcdStore {
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         check_key(key)?;
-        let found = self
-            .range(&self.codec.encode_key(key), &GetOptions::new())
-            .await?;
+        let found = self.range(&self.codec.encode_key(key), &GetOptions::new()).await?;
         found.kvs().first().map(|pair| self.entry(pair)).transpose()
     }
 
@@ -136,9 +120,7 @@ impl Store for EtcdStore {
                 listing => return listing,
             }
         }
-        Err(StoreError::Unavailable(
-            "etcd compacts faster than it can be listed".to_owned(),
-        ))
+        Err(StoreError::Unavailable("etcd compacts faster than it can be listed".to_owned()))
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Revision, StoreError> {

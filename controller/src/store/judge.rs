@@ -45,9 +45,7 @@ impl<'a> Batch<'a> {
         let (mut added, mut removed) = (0, 0);
         let mut changes = transaction.changes;
         changes.retain(|change| {
-            let before = self
-                .kept(change.key())
-                .map(|kept| change.key().len() + kept.value.len());
+            let before = self.kept(change.key()).map(|kept| change.key().len() + kept.value.len());
             removed += before.unwrap_or(0);
             if let Change::Put { .. } = change {
                 added += change.size();
@@ -75,10 +73,7 @@ impl<'a> Batch<'a> {
             };
             self.overlay.insert(change.key().to_owned(), kept);
         }
-        self.commits.push(Commit::new(Changes {
-            revision: self.revision,
-            changes,
-        }));
+        self.commits.push(Commit::new(Changes { revision: self.revision, changes }));
         Ok(self.revision)
     }
 
@@ -88,10 +83,7 @@ impl<'a> Batch<'a> {
     }
 
     fn keep(&self, value: &Bytes) -> Kept {
-        Kept {
-            value: value.clone(),
-            revision: self.revision,
-        }
+        Kept { value: value.clone(), revision: self.revision }
     }
 
     fn kept(&self, key: &str) -> Option<&Kept> {

@@ -28,10 +28,7 @@ impl MemoryStore {
 
     /// An empty one whose watches can fall only so many changes behind.
     pub fn with_history(changes_max: usize) -> Self {
-        Self {
-            mirror: Mirror::new(Picture::default(), changes_max),
-            writing: Mutex::new(()),
-        }
+        Self { mirror: Mirror::new(Picture::default(), changes_max), writing: Mutex::new(()) }
     }
 }
 

@@ -41,15 +41,8 @@ pub(super) struct Picture {
 impl Picture {
     /// Of entries that were read back.
     pub(super) fn new(entries: BTreeMap<String, Kept>, revision: Revision) -> Self {
-        let size = entries
-            .iter()
-            .map(|(key, kept)| key.len() + kept.value.len())
-            .sum();
-        Self {
-            entries,
-            revision,
-            size,
-        }
+        let size = entries.iter().map(|(key, kept)| key.len() + kept.value.len()).sum();
+        Self { entries, revision, size }
     }
 
     /// One entry.
@@ -72,13 +65,9 @@ impl Picture {
         for change in &changes.changes {
             let (key, kept) = match change {
                 Change::Delete { key } => (key, None),
-                Change::Put { key, value } => (
-                    key,
-                    Some(Kept {
-                        value: value.clone(),
-                        revision: changes.revision,
-                    }),
-                ),
+                Change::Put { key, value } => {
+                    (key, Some(Kept { value: value.clone(), revision: changes.revision }))
+                }
             };
             let before = match kept {
                 Some(kept) => {
@@ -104,10 +93,7 @@ pub(super) struct Commit {
 impl Commit {
     pub(super) fn new(changes: Changes) -> Self {
         let size = changes.changes.iter().map(Change::size).sum();
-        Self {
-            changes: Arc::new(changes),
-            size,
-        }
+        Self { changes: Arc::new(changes), size }
     }
 
     pub(super) fn changes(&self) -> &Changes {
@@ -117,10 +103,7 @@ impl Commit {
     fn under(&self, prefix: &str) -> Option<Changes> {
         let under = |change: &&Change| change.key().starts_with(prefix);
         let changes: Vec<_> = self.changes.changes.iter().filter(under).cloned().collect();
-        (!changes.is_empty()).then_some(Changes {
-            revision: self.changes.revision,
-            changes,
-        })
+        (!changes.is_empty()).then_some(Changes { revision: self.changes.revision, changes })
     }
 }
 
@@ -154,9 +137,7 @@ impl History {
         if revision < self.oldest {
             return Err(StoreError::Compacted { oldest: self.oldest });
         }
-        let start = self
-            .commits
-            .partition_point(|commit| commit.changes.revision <= revision);
+        let start = self.commits.partition_point(|commit| commit.changes.revision <= revision);
         Ok(self.commits.range(start..))
     }
 }
@@ -186,15 +167,8 @@ impl Mirror {
             changes_max: history_changes_max,
             oldest: picture.revision,
         };
-        let state = RwLock::new(State {
-            picture,
-            history,
-            closed: false,
-        });
-        Arc::new(Self {
-            state,
-            changed: watch::Sender::new(()),
-        })
+        let state = RwLock::new(State { picture, history, closed: false });
+        Arc::new(Self { state, changed: watch::Sender::new(()) })
     }
 
     /// Adds commits that are durable, all at once for every reader.
@@ -327,11 +301,7 @@ impl Watching {
 }
 
 fn entry(key: &str, kept: &Kept) -> Entry {
-    Entry {
-        key: key.to_owned(),
-        value: kept.value.clone(),
-        revision: kept.revision,
-    }
+    Entry { key: key.to_owned(), value: kept.value.clone(), revision: kept.revision }
 }
 
 #[cfg(test)]

@@ -34,14 +34,10 @@ impl FromStr for StoreSpec {
     fn from_str(given: &str) -> Result<Self, StoreError> {
         match given.split_once(':') {
             Some(("embedded", "")) => Err(refuse(given, "the directory is missing")),
-            Some(("embedded", directory)) => Ok(Self::Embedded {
-                directory: PathBuf::from(directory),
-            }),
+            Some(("embedded", directory)) => Ok(Self::Embedded { directory: PathBuf::from(directory) }),
             Some(("etcd", urls)) => {
-                let endpoints = urls
-                    .split(',')
-                    .map(|url| endpoint(given, url))
-                    .collect::<Result<Vec<_>, _>>()?;
+                let endpoints =
+                    urls.split(',').map(|url| endpoint(given, url)).collect::<Result<Vec<_>, _>>()?;
                 if endpoints.len() > ENDPOINTS_MAX {
                     return Err(refuse(given, &format!("at most {ENDPOINTS_MAX} endpoints")));
                 }
@@ -78,12 +74,7 @@ pub struct EtcdOptions {
 impl EtcdOptions {
     /// Without authentication, for the fleet `default`.
     pub fn new(endpoints: Vec<String>) -> Self {
-        Self {
-            endpoints,
-            fleet: FLEET_DEFAULT.to_owned(),
-            user: None,
-            tls: None,
-        }
+        Self { endpoints, fleet: FLEET_DEFAULT.to_owned(), user: None, tls: None }
     }
 
     /// Refuses what [`StoreSpec`]'s parser would not have made.
@@ -142,22 +133,13 @@ pub struct EtcdTls {
 }
 
 fn endpoint(given: &str, url: &str) -> Result<String, StoreError> {
-    let Some(authority) = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"))
-    else {
-        return Err(refuse(
-            given,
-            &format!("endpoint {url:?} does not begin with http:// or https://"),
-        ));
+    let Some(authority) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
+        return Err(refuse(given, &format!("endpoint {url:?} does not begin with http:// or https://")));
     };
     let authority = authority.strip_suffix('/').unwrap_or(authority);
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]%".contains(&byte);
     if authority.is_empty() || !authority.bytes().all(fits) {
-        return Err(refuse(
-            given,
-            &format!("endpoint {url:?} is not a host with a port and nothing else"),
-        ));
+        return Err(refuse(given, &format!("endpoint {url:?} is not a host with a port and nothing else")));
     }
     Ok(url.strip_suffix('/').unwrap_or(url).to_owned())
 }

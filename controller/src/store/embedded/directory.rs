@@ -28,21 +28,10 @@ impl Directory {
             ))
         };
         let mut builder = DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|error| failed("make", &error))?;
+        builder.recursive(true).mode(0o700).create(path).map_err(|error| failed("make", &error))?;
         let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600);
-        let mut lock = options
-            .open(path.join(LOCK_FILE))
-            .map_err(|error| failed("write in", &error))?;
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut lock = options.open(path.join(LOCK_FILE)).map_err(|error| failed("write in", &error))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(taken(path, &mut lock)),

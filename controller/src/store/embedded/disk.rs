@@ -82,12 +82,7 @@ fn make(directory: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(failure(&path, error)),
         _ => {}
     }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
     drop(file.map_err(|error| failure(&path, error))?);
     let database = Database::create(&path).map_err(|error| failure(&path, error))?;
     initialise(&database).map_err(|error| error.into_store_error(&path))?;
@@ -102,9 +97,7 @@ fn open(path: &Path) -> Result<Database, StoreError> {
         return Err(broken(path, "it is empty"));
     }
     let mut builder = Database::builder();
-    builder
-        .set_cache_size(CACHE_BYTES)
-        .set_check_integrity_on_open(true);
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
     builder.open(path).map_err(|error| failure(path, error))
 }
 
@@ -124,16 +117,12 @@ fn read(database: &Database) -> Result<Picture, DiskError> {
     let transaction = database.begin_read()?;
     let numbers = transaction.open_table(NUMBERS)?;
     let number = |name: &str| -> Result<u64, DiskError> {
-        let found = numbers
-            .get(name)?
-            .ok_or_else(|| DiskError::Foreign(format!("it has no {name}")))?;
+        let found = numbers.get(name)?.ok_or_else(|| DiskError::Foreign(format!("it has no {name}")))?;
         Ok(found.value())
     };
     let format = number(NUMBER_FORMAT)?;
     if format != FORMAT {
-        return Err(DiskError::Foreign(format!(
-            "it has format {format}, and this build reads {FORMAT}"
-        )));
+        return Err(DiskError::Foreign(format!("it has format {format}, and this build reads {FORMAT}")));
     }
     let revision = number(NUMBER_REVISION)?;
     let mut entries = BTreeMap::new();
@@ -143,10 +132,7 @@ fn read(database: &Database) -> Result<Picture, DiskError> {
         if check_key(key.value()).is_err() || changed == 0 || changed > revision {
             return Err(DiskError::Foreign("it holds an entry that cannot be".to_owned()));
         }
-        let kept = Kept {
-            value: Bytes::copy_from_slice(value),
-            revision: changed,
-        };
+        let kept = Kept { value: Bytes::copy_from_slice(value), revision: changed };
         entries.insert(key.value().to_owned(), kept);
     }
     Ok(Picture::new(entries, revision))
@@ -202,10 +188,9 @@ impl<E: Into<redb::Error>> From<E> for DiskError {
 fn failure(path: &Path, error: impl Into<redb::Error>) -> StoreError {
     match error.into() {
         redb::Error::Io(error) if is_damage(&error) => broken(path, &error.to_string()),
-        error @ (redb::Error::Io(_) | redb::Error::PreviousIo) => StoreError::Unavailable(format!(
-            "{}: {error}; is the disk full or failing?",
-            path.display()
-        )),
+        error @ (redb::Error::Io(_) | redb::Error::PreviousIo) => {
+            StoreError::Unavailable(format!("{}: {error}; is the disk full or failing?", path.display()))
+        }
         error @ (redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch) => {
             StoreError::Unavailable(format!("{}: {error}; stop whatever has it open", path.display()))
         }
@@ -214,10 +199,7 @@ fn failure(path: &Path, error: impl Into<redb::Error>) -> StoreError {
 }
 
 fn is_damage(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::InvalidInput
-    )
+    matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::InvalidInput)
 }
 
 /// Says what helps against a file that cannot be used.

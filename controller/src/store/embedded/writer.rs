@@ -50,14 +50,7 @@ pub(super) fn run(mut disk: impl Disk, mirror: &Mirror, mut queue: mpsc::Receive
 
 /// Takes whatever else waits, without waiting for more.
 fn gather(first: Request, queue: &mut mpsc::Receiver<Request>) -> Vec<Request> {
-    let weigh = |request: &Request| {
-        request
-            .transaction
-            .changes
-            .iter()
-            .map(Change::size)
-            .sum::<usize>()
-    };
+    let weigh = |request: &Request| request.transaction.changes.iter().map(Change::size).sum::<usize>();
     let mut bytes = weigh(&first);
     let mut requests = vec![first];
     while requests.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
@@ -101,10 +94,7 @@ fn carry_out(
 fn settle(mirror: &Mirror, found: Picture) {
     let shown = mirror.with_picture(Picture::revision);
     if found.revision() == shown {
-        info!(
-            revision = shown,
-            "the store answers again; what could not be written is not there"
-        );
+        info!(revision = shown, "the store answers again; what could not be written is not there");
     } else {
         warn!(
             shown,

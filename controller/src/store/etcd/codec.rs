@@ -30,10 +30,7 @@ pub(super) struct Tags {
 impl Tags {
     /// Those of a store that is opened now. 64 random bits keep it apart from every other one that shares the cluster.
     pub(super) fn new() -> Self {
-        Self {
-            opened: rand::random(),
-            next: AtomicU64::new(0),
-        }
+        Self { opened: rand::random(), next: AtomicU64::new(0) }
     }
 
     /// Another one.
@@ -54,9 +51,7 @@ pub(super) struct Codec {
 
 impl Codec {
     pub(super) fn new(fleet: &str) -> Self {
-        Self {
-            prefix: format!("/fleetknock/{fleet}/"),
-        }
+        Self { prefix: format!("/fleetknock/{fleet}/") }
     }
 
     pub(super) fn encode_key(&self, key: &str) -> Vec<u8> {
@@ -64,9 +59,7 @@ impl Codec {
     }
 
     pub(super) fn decode_key<'a>(&self, key: &'a [u8]) -> Result<&'a str, StoreError> {
-        let ours = key
-            .strip_prefix(self.prefix.as_bytes())
-            .and_then(|key| str::from_utf8(key).ok());
+        let ours = key.strip_prefix(self.prefix.as_bytes()).and_then(|key| str::from_utf8(key).ok());
         ours.ok_or_else(|| {
             let key = String::from_utf8_lossy(key);
             StoreError::Broken(format!("etcd's key {key:?} is not of this fleet; delete it"))

@@ -91,19 +91,10 @@ fn request(codec: &Codec, tag: Tag, transaction: &Transaction, in_doubt: bool) -
         return request;
     }
     let changed = transaction.changes.iter().map(Change::key);
-    let keys: BTreeSet<&str> = changed
-        .chain(
-            transaction
-                .expect
-                .iter()
-                .map(|expectation| expectation.key.as_str()),
-        )
-        .collect();
-    let looks: Vec<_> = keys
-        .into_iter()
-        .take(OPERATIONS_MAX)
-        .map(|key| TxnOp::get(codec.encode_key(key), None))
-        .collect();
+    let keys: BTreeSet<&str> =
+        changed.chain(transaction.expect.iter().map(|expectation| expectation.key.as_str())).collect();
+    let looks: Vec<_> =
+        keys.into_iter().take(OPERATIONS_MAX).map(|key| TxnOp::get(codec.encode_key(key), None)).collect();
     request.or_else(looks)
 }
 
@@ -133,10 +124,7 @@ fn resolve(
     }
     let revision = |key: &str| {
         let key = codec.encode_key(key);
-        found
-            .iter()
-            .find(|pair| pair.key() == key)
-            .map_or(0, |pair| pair.mod_revision())
+        found.iter().find(|pair| pair.key() == key).map_or(0, |pair| pair.mod_revision())
     };
     // Untouched where it would have left a mark: it did not take place. And broken for good, because a key never gets
     // an old revision back: it never will, even if the first attempt is still on its way.
@@ -151,9 +139,7 @@ fn resolve(
     {
         return Err(StoreError::Conflict);
     }
-    Err(unknown(
-        "its first attempt got no answer, and the keys have changed since",
-    ))
+    Err(unknown("its first attempt got no answer, and the keys have changed since"))
 }
 
 fn unknown(why: &str) -> StoreError {

@@ -61,15 +61,9 @@ impl Members {
     /// Connects to nobody yet.
     pub(super) fn new(options: &EtcdOptions) -> Result<Self, StoreError> {
         let connect = connect_options(options);
-        let member = |url: &String| Member {
-            url: url.clone(),
-            options: connect.clone(),
-            client: OnceCell::new(),
-        };
-        Ok(Self {
-            members: options.endpoints.iter().map(member).collect(),
-            preferred: AtomicUsize::new(0),
-        })
+        let member =
+            |url: &String| Member { url: url.clone(), options: connect.clone(), client: OnceCell::new() };
+        Ok(Self { members: options.endpoints.iter().map(member).collect(), preferred: AtomicUsize::new(0) })
     }
 
     /// The one to ask now.
@@ -81,9 +75,7 @@ impl Members {
     fn pass_over(&self, member: &Member) {
         if let Some(index) = self.members.iter().position(|other| other.url == member.url) {
             let next = (index + 1) % self.members.len();
-            let _ = self
-                .preferred
-                .compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.preferred.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
@@ -98,11 +90,7 @@ impl Members {
     /// Waits before attempt number `attempts` (from 1); false when the deadline comes first.
     async fn pause(&self, attempts: usize, deadline: Instant) -> bool {
         let rounds = attempts / self.members.len();
-        let pause = if rounds == 0 {
-            Duration::ZERO
-        } else {
-            PAUSE * 2_u32.pow(rounds.min(4) as u32 - 1)
-        };
+        let pause = if rounds == 0 { Duration::ZERO } else { PAUSE * 2_u32.pow(rounds.min(4) as u32 - 1) };
         if Instant::now() + pause >= deadline {
             return false;
         }
@@ -124,11 +112,7 @@ impl Members {
         debug!(member = from.url, ?failure, attempts, "etcd does not answer");
         self.pass_over(from);
         *attempts += 1;
-        if self.pause(*attempts, deadline).await {
-            Ok(())
-        } else {
-            Err(failure)
-        }
+        if self.pause(*attempts, deadline).await { Ok(()) } else { Err(failure) }
     }
 
     /// A linearizable read, of one member after the other.
@@ -141,10 +125,7 @@ impl Members {
         let mut attempts = 0;
         loop {
             let member = self.preferred();
-            match member
-                .get(key.to_vec(), options.clone(), self.attempt_until(deadline))
-                .await
-            {
+            match member.get(key.to_vec(), options.clone(), self.attempt_until(deadline)).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => self.move_on(member, failure, &mut attempts, deadline).await?,
             }
@@ -161,10 +142,7 @@ impl Members {
         let mut attempts = 0;
         loop {
             let member = self.preferred();
-            match member
-                .watch(key.to_vec(), options.clone(), self.attempt_until(deadline))
-                .await
-            {
+            match member.watch(key.to_vec(), options.clone(), self.attempt_until(deadline)).await {
                 Ok(stream) => return Ok(stream),
                 Err(failure) => self.move_on(member, failure, &mut attempts, deadline).await?,
             }
@@ -182,10 +160,7 @@ pub(super) struct Member {
 
 impl std::fmt::Debug for Member {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Member")
-            .field("url", &self.url)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Member").field("url", &self.url).finish_non_exhaustive()
     }
 }
 
@@ -213,21 +188,16 @@ impl Member {
 
     async fn kv(&self, until: Instant) -> Result<KvClient, Failure> {
         let kv = self.client(until).await?.kv_client();
-        Ok(kv
-            .max_decoding_message_size(MESSAGE_MAX)
-            .max_encoding_message_size(MESSAGE_MAX))
+        Ok(kv.max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX))
     }
 
     async fn client(&self, until: Instant) -> Result<&Client, Failure> {
         let connect = || self.within(until, Client::connect([&self.url], Some(self.options.clone())));
         // Nothing but the login has been sent, so nothing can have been done.
-        self.client
-            .get_or_try_init(connect)
-            .await
-            .map_err(|failure| match failure {
-                Failure::Unknown(why) => Failure::NotDone(why),
-                other => other,
-            })
+        self.client.get_or_try_init(connect).await.map_err(|failure| match failure {
+            Failure::Unknown(why) => Failure::NotDone(why),
+            other => other,
+        })
     }
 
     async fn within<T>(
@@ -283,9 +253,9 @@ pub(super) fn sort(url: &str, error: etcd_client::Error) -> Failure {
         }
         Code::InvalidArgument => Failure::Final(StoreError::Invalid(said)),
         Code::DataLoss => Failure::Final(StoreError::Broken(said)),
-        Code::PermissionDenied => Failure::NotDone(format!(
-            "{said}; grant etcd's user read and write on the fleet's prefix"
-        )),
+        Code::PermissionDenied => {
+            Failure::NotDone(format!("{said}; grant etcd's user read and write on the fleet's prefix"))
+        }
         Code::Unauthenticated => Failure::NotDone(said),
         Code::ResourceExhausted if status.message().contains("space") => {
             Failure::NotDone(format!("{said}; compact, defragment and disarm etcd's alarm"))

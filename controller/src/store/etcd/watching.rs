@@ -91,9 +91,7 @@ impl Watching {
             Ok(None) => debug!("etcd ended a watch"),
             Err(etcd_client::Error::GRpcStatus(status)) if is_too_large(&status) => {
                 warn!("a watch is so far behind that etcd's message is too large");
-                return Err(StoreError::Compacted {
-                    oldest: self.after.saturating_add(1),
-                });
+                return Err(StoreError::Compacted { oldest: self.after.saturating_add(1) });
             }
             Err(error) => debug!(%error, "a watch broke"),
         }
@@ -119,17 +117,13 @@ impl Watching {
             .with_range(self.end.clone())
             .with_start_revision(signed(self.after).max(1))
             .with_progress_notify();
-        self.members
-            .watch(&self.from, &options, Instant::now() + DEADLINE)
-            .await
+        self.members.watch(&self.from, &options, Instant::now() + DEADLINE).await
     }
 
     /// Takes a message in; whether the watch goes on.
     fn take_in(&mut self, response: &WatchResponse) -> Result<bool, StoreError> {
         if response.compact_revision() > 0 {
-            return Err(StoreError::Compacted {
-                oldest: unsigned(response.compact_revision())?,
-            });
+            return Err(StoreError::Compacted { oldest: unsigned(response.compact_revision())? });
         }
         if response.canceled() {
             debug!(reason = response.cancel_reason(), "etcd cancelled a watch");
@@ -149,23 +143,14 @@ impl Watching {
 
     /// Puts the events of one revision together. etcd sends all of a revision's in one message.
     fn group(&mut self, response: &WatchResponse) -> Result<bool, StoreError> {
-        let mut group = Changes {
-            revision: 0,
-            changes: Vec::new(),
-        };
+        let mut group = Changes { revision: 0, changes: Vec::new() };
         for pair in response.events().iter().filter_map(|event| event.kv()) {
             let revision = unsigned(pair.mod_revision())?;
             if revision <= self.after {
                 continue;
             }
             if revision != group.revision && !group.changes.is_empty() {
-                self.ready.push_back(mem::replace(
-                    &mut group,
-                    Changes {
-                        revision,
-                        changes: Vec::new(),
-                    },
-                ));
+                self.ready.push_back(mem::replace(&mut group, Changes { revision, changes: Vec::new() }));
             }
             group.revision = revision;
             let key = self.codec.decode_key(pair.key())?.to_owned();

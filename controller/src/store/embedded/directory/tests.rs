@@ -13,10 +13,7 @@ fn a_second_holder_is_refused_by_name_and_gets_it_afterwards() {
 
     let refused = Directory::hold(&path).unwrap_err().to_string();
     assert!(refused.contains(&path.display().to_string()), "{refused}");
-    assert!(
-        refused.contains(&format!("process {}", process::id())),
-        "{refused}"
-    );
+    assert!(refused.contains(&format!("process {}", process::id())), "{refused}");
 
     drop(held);
     Directory::hold(&path).unwrap();

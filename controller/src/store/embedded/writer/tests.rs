@@ -14,27 +14,15 @@ const ROOMY: usize = 1 << 20;
 fn after_a_failed_write_the_mirror_shows_what_is_on_disk() {
     for (fault, revision) in [(Fault::BeforeWriting, 1), (Fault::AfterWriting, 2)] {
         let mirror = Mirror::new(Picture::default(), 100);
-        let disk = FaultyDisk {
-            faults: vec![None, Some(fault), None],
-            ..FaultyDisk::default()
-        };
+        let disk = FaultyDisk { faults: vec![None, Some(fault), None], ..FaultyDisk::default() };
 
         let verdicts = serve(disk, &mirror, [put("a", 0), put("b", 0), nothing(), put("c", 0)]);
 
         assert_eq!(*verdicts[0].as_ref().unwrap(), 1);
-        assert!(
-            matches!(verdicts[1], Err(StoreError::Unavailable(_))),
-            "{fault:?}: {:?}",
-            verdicts[1]
-        );
+        assert!(matches!(verdicts[1], Err(StoreError::Unavailable(_))), "{fault:?}: {:?}", verdicts[1]);
         assert_eq!(*verdicts[2].as_ref().unwrap(), revision, "{fault:?}");
         assert_eq!(*verdicts[3].as_ref().unwrap(), revision + 1, "{fault:?}");
-        let keys: Vec<_> = mirror
-            .list("")
-            .entries
-            .into_iter()
-            .map(|entry| entry.key)
-            .collect();
+        let keys: Vec<_> = mirror.list("").entries.into_iter().map(|entry| entry.key).collect();
         assert_eq!(keys.contains(&"b".to_owned()), fault == Fault::AfterWriting);
     }
 }
@@ -42,10 +30,7 @@ fn after_a_failed_write_the_mirror_shows_what_is_on_disk() {
 #[test]
 fn a_failed_write_refuses_the_whole_batch_even_its_conflicts() {
     let mirror = Mirror::new(Picture::default(), 100);
-    let mut disk = FaultyDisk {
-        faults: vec![Some(Fault::BeforeWriting)],
-        ..FaultyDisk::default()
-    };
+    let mut disk = FaultyDisk { faults: vec![Some(Fault::BeforeWriting)], ..FaultyDisk::default() };
     let (requests, verdicts): (Vec<_>, Vec<_>) = [put("a", 0), put("a", 0)].into_iter().map(request).unzip();
 
     carry_out(&mut disk, &mirror, requests, ROOMY).unwrap_err();
@@ -103,14 +88,8 @@ fn request(transaction: Transaction) -> (Request, oneshot::Receiver<Result<Revis
 
 fn put(key: &str, revision: Revision) -> Transaction {
     Transaction {
-        expect: vec![Expect {
-            key: key.to_owned(),
-            revision,
-        }],
-        changes: vec![Change::Put {
-            key: key.to_owned(),
-            value: Bytes::from_static(b"1"),
-        }],
+        expect: vec![Expect { key: key.to_owned(), revision }],
+        changes: vec![Change::Put { key: key.to_owned(), value: Bytes::from_static(b"1") }],
     }
 }
 
@@ -139,18 +118,9 @@ impl Disk for FaultyDisk {
         mirror.apply(self.durable.clone());
         let listing = mirror.list("");
         let kept = |entry: crate::store::Entry| {
-            (
-                entry.key,
-                crate::store::mirror::Kept {
-                    value: entry.value,
-                    revision: entry.revision,
-                },
-            )
+            (entry.key, crate::store::mirror::Kept { value: entry.value, revision: entry.revision })
         };
-        Ok(Picture::new(
-            listing.entries.into_iter().map(kept).collect(),
-            listing.revision,
-        ))
+        Ok(Picture::new(listing.entries.into_iter().map(kept).collect(), listing.revision))
     }
 
     fn write(&mut self, commits: &[Commit]) -> Result<(), StoreError> {

@@ -34,14 +34,8 @@ fn what_somebody_else_wrote_is_named() {
             "{error}"
         );
     }
-    assert!(matches!(
-        codec.decode_key(b"/fleetknock/b/doors/x"),
-        Err(StoreError::Broken(_))
-    ));
-    assert!(matches!(
-        codec.decode_key(b"/fleetknock/a/\xff"),
-        Err(StoreError::Broken(_))
-    ));
+    assert!(matches!(codec.decode_key(b"/fleetknock/b/doors/x"), Err(StoreError::Broken(_))));
+    assert!(matches!(codec.decode_key(b"/fleetknock/a/\xff"), Err(StoreError::Broken(_))));
 }
 
 #[test]
@@ -49,9 +43,6 @@ fn a_range_ends_where_the_prefix_does() {
     let (from, end) = Codec::new("a").range("doors/");
     assert_eq!(
         (from.as_slice(), end.as_slice()),
-        (
-            b"/fleetknock/a/doors/".as_slice(),
-            b"/fleetknock/a/doors0".as_slice()
-        )
+        (b"/fleetknock/a/doors/".as_slice(), b"/fleetknock/a/doors0".as_slice())
     );
 }

@@ -12,25 +12,10 @@ fn only_what_its_own_expectations_keep_from_happening_twice_is_sent_again() {
         ("a creation", &[("a", 0)], vec![put("a")], true),
         ("a replacement", &[("a", 3)], vec![put("a")], true),
         ("a guarded deletion", &[("a", 3)], vec![delete("a")], true),
-        (
-            "a creation with company",
-            &[("a", 0)],
-            vec![put("b"), put("a")],
-            true,
-        ),
+        ("a creation with company", &[("a", 0)], vec![put("b"), put("a")], true),
         ("a blind put", &[], vec![put("a")], false),
-        (
-            "a put guarded by another key",
-            &[("leader", 3)],
-            vec![put("a")],
-            false,
-        ),
-        (
-            "a deletion of what is not there",
-            &[("a", 0)],
-            vec![delete("a")],
-            false,
-        ),
+        ("a put guarded by another key", &[("leader", 3)], vec![put("a")], false),
+        ("a deletion of what is not there", &[("a", 0)], vec![delete("a")], false),
     ];
     for (name, expect, changes, repeatable) in cases {
         assert_eq!(is_repeatable(&transaction(expect, changes)), repeatable, "{name}");
@@ -38,21 +23,12 @@ fn only_what_its_own_expectations_keep_from_happening_twice_is_sent_again() {
 }
 
 fn transaction(expect: &[(&str, Revision)], changes: Vec<Change>) -> Transaction {
-    let expect = expect.iter().map(|&(key, revision)| Expect {
-        key: key.to_owned(),
-        revision,
-    });
-    Transaction {
-        expect: expect.collect(),
-        changes,
-    }
+    let expect = expect.iter().map(|&(key, revision)| Expect { key: key.to_owned(), revision });
+    Transaction { expect: expect.collect(), changes }
 }
 
 fn put(key: &str) -> Change {
-    Change::Put {
-        key: key.to_owned(),
-        value: Bytes::new(),
-    }
+    Change::Put { key: key.to_owned(), value: Bytes::new() }
 }
 
 fn delete(key: &str) -> Change {

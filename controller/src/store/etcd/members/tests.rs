@@ -17,22 +17,13 @@ fn failures_are_sorted_by_what_is_known_about_the_outcome() {
     }
     for (code, message) in [
         (Code::Unavailable, "etcdserver: no leader"),
-        (
-            Code::ResourceExhausted,
-            "etcdserver: mvcc: database space exceeded",
-        ),
+        (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
         (Code::PermissionDenied, "etcdserver: permission denied"),
-        (
-            Code::InvalidArgument,
-            "etcdserver: authentication failed, invalid user ID or password",
-        ),
+        (Code::InvalidArgument, "etcdserver: authentication failed, invalid user ID or password"),
     ] {
         assert!(matches!(sorted(code, message), Failure::NotDone(_)), "{message}");
     }
-    let compacted = sorted(
-        Code::OutOfRange,
-        "etcdserver: mvcc: required revision has been compacted",
-    );
+    let compacted = sorted(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted");
     assert!(matches!(compacted, Failure::Final(StoreError::Compacted { .. })));
     let too_large = sorted(Code::InvalidArgument, "etcdserver: request is too large");
     assert!(matches!(too_large, Failure::Final(StoreError::Invalid(_))));
@@ -51,9 +42,7 @@ fn a_refused_connection_is_known_to_have_done_nothing() {
 
 #[test]
 fn members_are_passed_over_in_turn_and_only_once_for_one_failure() {
-    let urls = ["http://a:1", "http://b:1", "http://c:1"]
-        .map(str::to_owned)
-        .to_vec();
+    let urls = ["http://a:1", "http://b:1", "http://c:1"].map(str::to_owned).to_vec();
     let members = Members::new(&EtcdOptions::new(urls)).unwrap();
     let first = members.preferred();
     members.pass_over(first);
@@ -78,8 +67,5 @@ async fn every_member_is_asked_at_once_and_then_at_growing_intervals_until_the_d
         asked.push(start.elapsed().as_millis());
     }
     assert_eq!(asked[..4], [0, 50, 100, 200]);
-    assert!(
-        asked.len() < 20 && asked.last().is_some_and(|last| (2000..3000).contains(last)),
-        "{asked:?}"
-    );
+    assert!(asked.len() < 20 && asked.last().is_some_and(|last| (2000..3000).contains(last)), "{asked:?}");
 }

@@ -1,0 +1,375 @@
+//! The agent service: one task per connected agent.
+//!
+//! ```text
+//!   Hello ──▶ probes and their answers ──▶ Welcome, Snapshot ──▶ observations, results, reports ◀──▶ deltas
+//! ```
+//!
+//! The task reads; what is sent goes through the session's bounded queue, which the fan-out fills. Everything from the
+//! agent is parsed into types in [`hello`] and in the wire crate before it is used.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use fleetknock_core::knock::{Observation, ObservationId};
+use fleetknock_proto::{
+    convert, limits, status as refuse,
+    v1::{
+        self as pb, agent_message::Kind as Said, agent_service_server::AgentService,
+        controller_message::Kind as Tell,
+    },
+};
+use futures::Stream;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    clock::{Estimate, Probe},
+    matching,
+    sessions::{SESSION_QUEUE, Session},
+    shared::{Shared, State, now},
+    status::{Report, State as OnHost},
+    wire,
+};
+
+mod hello;
+
+use hello::{Greeting, Registered};
+
+/// How long a new stream may take to say Hello and to answer the first probes.
+const GREETING_MAX: Duration = Duration::from_secs(10);
+/// Probes answered before Welcome.
+const FIRST_PROBES: u64 = 4;
+/// How often the clock is probed from then on.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// An agent that is not heard for so long is gone: it answers a probe every five seconds.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// How often everything is said again.
+const REASSERT_EVERY: Duration = Duration::from_secs(60);
+/// How long agents keep observations for re-sending: the longest `within` would be too much for a flood; sequences are
+/// knocked in seconds.
+const KEEP_WINDOW: Duration = Duration::from_secs(30);
+
+/// Serves agents.
+pub struct Service {
+    shared: Arc<Shared>,
+    matching: matching::Handle,
+    sessions: AtomicU64,
+    stop: CancellationToken,
+}
+
+impl Service {
+    /// `stop` ends all streams when this controller leaves.
+    pub fn new(shared: Arc<Shared>, matching: matching::Handle, stop: CancellationToken) -> Self {
+        Self { shared, matching, sessions: AtomicU64::new(1), stop }
+    }
+}
+
+type Outbound = mpsc::Sender<Result<pb::ControllerMessage, Status>>;
+
+#[tonic::async_trait]
+impl AgentService for Service {
+    type AttachStream = Pin<Box<dyn Stream<Item = Result<pb::ControllerMessage, Status>> + Send>>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<pb::AgentMessage>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let (outbound, messages) = mpsc::channel(SESSION_QUEUE);
+        let stream = AgentStream {
+            shared: self.shared.clone(),
+            matching: self.matching.clone(),
+            number: self.sessions.fetch_add(1, Ordering::Relaxed),
+            stop: self.stop.child_token(),
+            inbound: request.into_inner(),
+            outbound: outbound.clone(),
+            clock: Estimate::default(),
+        };
+        tokio::spawn(async move {
+            if let Err(status) = stream.run().await {
+                tracing::info!(reason = status.message(), "an agent's stream ends");
+                // The agent may be gone, or not read.
+                let _gone = outbound.try_send(Err(status));
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+}
+
+struct AgentStream {
+    shared: Arc<Shared>,
+    matching: matching::Handle,
+    number: u64,
+    stop: CancellationToken,
+    inbound: Streaming<pb::AgentMessage>,
+    outbound: Outbound,
+    clock: Estimate,
+}
+
+impl AgentStream {
+    async fn run(mut self) -> Result<(), Status> {
+        let greeting = timeout(GREETING_MAX, self.greet()).await;
+        let greeting =
+            greeting.map_err(|_| Status::deadline_exceeded("no Hello and answers to probes in time"))??;
+        let host = greeting.host.clone();
+        let registered = hello::register(&self.shared, greeting).await?;
+        self.attach(&registered).await;
+        tracing::info!(%host, "agent connected");
+        self.say(&registered, pb::EventKind::HostConnected, "agent connected".to_owned());
+
+        let ended = self.serve(&registered).await;
+
+        let ours = self.shared.state().sessions.remove(&host, self.number).is_some();
+        if ours {
+            let why = ended.as_ref().err().map_or("it left", |status| status.message()).to_owned();
+            tracing::info!(%host, reason = why, "agent disconnected");
+            self.say(&registered, pb::EventKind::HostDisconnected, format!("agent disconnected: {why}"));
+        }
+        ended
+    }
+
+    /// Hears Hello and measures the clock.
+    async fn greet(&mut self) -> Result<Greeting, Status> {
+        let Some(Said::Hello(hello)) = self.next().await? else {
+            return Err(refuse::invalid("hello", "the first message of a stream is Hello"));
+        };
+        let greeting = hello::parse(hello)?;
+        let mut answered = 0;
+        self.probe().await?;
+        while answered < FIRST_PROBES {
+            match self.next().await? {
+                Some(Said::ProbeReply(reply)) => {
+                    self.measure(&reply);
+                    answered += 1;
+                    if answered < FIRST_PROBES {
+                        self.probe().await?;
+                    }
+                }
+                Some(Said::Probe(probe)) => self.reply(&probe).await?,
+                Some(Said::Report(_)) => {}
+                _ => {
+                    return Err(Status::failed_precondition("nothing but probes is said before Welcome"));
+                }
+            }
+        }
+        Ok(greeting)
+    }
+
+    /// Says Welcome, then becomes the host's session, which sends the snapshot.
+    async fn attach(&mut self, registered: &Registered) {
+        let welcome = pb::Welcome {
+            controller: self.shared.id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            keep_window_ms: u32::try_from(convert::millis(KEEP_WINDOW)).unwrap_or(u32::MAX),
+            reassert_ms: u32::try_from(convert::millis(REASSERT_EVERY)).unwrap_or(u32::MAX),
+        };
+        // A closed queue shows when the stream is read next.
+        let _gone = self.outbound.send(tell(Tell::Welcome(welcome))).await;
+        let at = now();
+        let mut session = Session::new(self.number, at, self.outbound.clone(), self.stop.clone());
+        session.info.offset = self.clock.offset(at);
+        let mut guard = self.shared.state();
+        let State { fleet, sessions, .. } = &mut *guard;
+        let old = sessions.add(registered.host.clone(), session, fleet, &self.shared.wide, at);
+        drop(guard);
+        if old.is_some() {
+            tracing::warn!(host = %registered.host, "a second agent says it is this host; the first one is let go");
+        }
+    }
+
+    async fn serve(&mut self, registered: &Registered) -> Result<(), Status> {
+        let mut probes = interval(PROBE_EVERY);
+        probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reassert = tokio::time::interval_at(Instant::now() + REASSERT_EVERY, REASSERT_EVERY);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                _ = probes.tick() => {
+                    if heard.elapsed() > SILENCE_MAX {
+                        return Err(Status::deadline_exceeded("the agent is not heard any more"));
+                    }
+                    self.probe().await?;
+                }
+                _ = reassert.tick() => {
+                    let mut guard = self.shared.state();
+                    let State { fleet, sessions, .. } = &mut *guard;
+                    sessions.reassert(&registered.host, self.number, fleet, &self.shared.wide, now());
+                }
+                said = self.inbound.message() => {
+                    let Some(message) = said? else { return Ok(()) };
+                    heard = Instant::now();
+                    if let Some(said) = message.kind {
+                        self.take_in(registered, said).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take_in(&mut self, registered: &Registered, said: Said) -> Result<(), Status> {
+        match said {
+            Said::Observations(batch) => self.observe(registered, batch).await,
+            Said::ProbeReply(reply) => {
+                self.measure(&reply);
+                let (at, offset) = (now(), self.clock.offset(now()));
+                if let Some(session) = self.shared.state().sessions.current(&registered.host, self.number) {
+                    session.info.offset = offset;
+                    session.info.last_seen = at;
+                }
+                Ok(())
+            }
+            Said::Probe(probe) => self.reply(&probe).await,
+            Said::Results(batch) => {
+                self.results(registered, batch);
+                Ok(())
+            }
+            Said::Report(report) => self.report(registered, report),
+            Said::Hello(_) => Err(refuse::invalid("hello", "a stream has one Hello")),
+        }
+    }
+
+    async fn observe(&self, registered: &Registered, batch: pb::ObservationBatch) -> Result<(), Status> {
+        if batch.observations.len() > limits::OBSERVATIONS_MAX {
+            let reason = format!("a batch has at most {} observations", limits::OBSERVATIONS_MAX);
+            return Err(refuse::invalid("observations.observations", reason));
+        }
+        let at = now();
+        let Some(offset) = self.clock.offset(at) else {
+            return Err(Status::failed_precondition("the clock is not measured yet"));
+        };
+        let mut observations = Vec::with_capacity(batch.observations.len());
+        for observation in batch.observations {
+            let seen = fleetknock_proto::Seen::try_from(observation)?;
+            observations.push(Observation {
+                id: ObservationId { host: registered.id, boot: registered.boot, counter: seen.counter },
+                source: seen.source,
+                port: seen.port,
+                time: offset.correct(seen.time),
+                uncertainty: offset.uncertainty,
+                fingerprint: seen.fingerprint,
+            });
+        }
+        if let Some(session) = self.shared.state().sessions.current(&registered.host, self.number) {
+            session.info.observations += observations.len() as u64;
+            session.info.last_seen = at;
+        }
+        let last = observations.last().map(|observation| observation.id.counter);
+        self.matching
+            .observe(observations)
+            .await
+            .map_err(|stopped| Status::unavailable(stopped.to_string()))?;
+        if let Some(counter) = last {
+            // Losing an acknowledgement only makes the agent keep more.
+            let _full = self.outbound.try_send(tell(Tell::Acknowledge(pb::Acknowledge { counter })));
+        }
+        Ok(())
+    }
+
+    fn results(&self, registered: &Registered, batch: pb::ResultBatch) {
+        let at = now();
+        for result in batch.results.into_iter().take(limits::OPENINGS_MAX) {
+            let state = match result.state() {
+                pb::HostOpeningState::Applied => OnHost::Applied,
+                pb::HostOpeningState::Failed => {
+                    OnHost::Failed { reason: result.reason.chars().take(300).collect() }
+                }
+                _ => continue,
+            };
+            let report =
+                Report { generation: result.generation, state: state.clone(), at, took_us: result.took_us };
+            let mut guard = self.shared.state();
+            let State { fleet, statuses, .. } = &mut *guard;
+            let Some(held) = fleet.opening(&result.id) else {
+                continue;
+            };
+            if !statuses.add(&held.record, &registered.host, report) {
+                continue;
+            }
+            let opening = held.record.clone();
+            drop(guard);
+            let (kind, message) = match state {
+                OnHost::Failed { reason } => {
+                    tracing::warn!(host = %registered.host, opening = opening.id, reason, "an opening failed");
+                    (pb::EventKind::OpeningFailed, reason)
+                }
+                _ => (pb::EventKind::OpeningApplied, format!("open, in {} us", result.took_us)),
+            };
+            self.shared.say(wire::opening_event(kind, &opening, Some(&registered.host), at, message));
+        }
+    }
+
+    fn report(&self, registered: &Registered, report: pb::HostReport) -> Result<(), Status> {
+        let report = hello::bounded(report)?;
+        let repaired = {
+            let mut state = self.shared.state();
+            let Some(session) = state.sessions.current(&registered.host, self.number) else {
+                return Ok(());
+            };
+            session.info.last_seen = now();
+            let news = report.repairs > session.info.report.repairs;
+            let repaired = news.then(|| report.last_repair.clone());
+            session.info.report = report;
+            repaired
+        };
+        if let Some(what) = repaired {
+            tracing::warn!(host = %registered.host, what, "a host's kernel differed and was repaired");
+            self.say(registered, pb::EventKind::Repaired, what);
+        }
+        Ok(())
+    }
+
+    fn say(&self, registered: &Registered, kind: pb::EventKind, message: String) {
+        self.shared.say(pb::Event {
+            kind: kind.into(),
+            time_ms: now().as_millis(),
+            host: registered.host.to_string(),
+            message,
+            ..pb::Event::default()
+        });
+    }
+
+    async fn next(&mut self) -> Result<Option<Said>, Status> {
+        let message = self.inbound.message().await?;
+        message.map(|message| message.kind).ok_or_else(|| Status::aborted("the agent left"))
+    }
+
+    async fn probe(&self) -> Result<(), Status> {
+        let sent_us = now().as_micros();
+        self.tell(Tell::Probe(pb::Probe { id: sent_us, sent_us })).await
+    }
+
+    async fn reply(&self, probe: &pb::Probe) -> Result<(), Status> {
+        let at = now().as_micros();
+        let reply =
+            pb::ProbeReply { id: probe.id, probe_sent_us: probe.sent_us, received_us: at, sent_us: at };
+        self.tell(Tell::ProbeReply(reply)).await
+    }
+
+    async fn tell(&self, kind: Tell) -> Result<(), Status> {
+        self.outbound.send(tell(kind)).await.map_err(|_| Status::aborted("the agent left"))
+    }
+
+    fn measure(&mut self, reply: &pb::ProbeReply) {
+        self.clock.add(Probe {
+            sent: reply.probe_sent_us,
+            heard: reply.received_us,
+            answered: reply.sent_us,
+            received: now().as_micros(),
+        });
+    }
+}
+
+fn tell(kind: Tell) -> Result<pb::ControllerMessage, Status> {
+    Ok(pb::ControllerMessage { kind: Some(kind) })
+}

@@ -1,0 +1,125 @@
+//! What an agent says of itself: parsed, bounded, and written to the store when it is news.
+
+use std::collections::BTreeSet;
+
+use fleetknock_core::{
+    host::{HostId, HostName, Labels},
+    time::Timestamp,
+};
+use fleetknock_proto::{limits, status as refuse, v1 as pb};
+use ipnet::IpNet;
+use tonic::Status;
+
+use crate::{
+    decide::{DecideError, contend},
+    grant,
+    record::{HostRecord, Key},
+    shared::Shared,
+    store::Transaction,
+};
+
+/// Hosts in a fleet. Beyond it a new host is refused.
+const HOSTS_MAX: usize = 50_000;
+/// Characters of a free text that an agent may say.
+const TEXT_MAX: usize = 300;
+
+/// A Hello, parsed.
+#[derive(Debug)]
+pub(super) struct Greeting {
+    pub(super) host: HostName,
+    pub(super) boot: [u8; 16],
+    record: HostRecord,
+}
+
+/// A host as this controller knows it from now on.
+#[derive(Debug)]
+pub(super) struct Registered {
+    pub(super) host: HostName,
+    pub(super) id: HostId,
+    pub(super) boot: u32,
+}
+
+pub(super) fn parse(hello: pb::Hello) -> Result<Greeting, Status> {
+    let host: HostName = hello
+        .host
+        .parse()
+        .map_err(|e: fleetknock_core::host::NameError| refuse::invalid("hello.host", e.to_string()))?;
+    let labels = Labels::new(hello.labels).map_err(|e| refuse::invalid("hello.labels", e.to_string()))?;
+    let boot = <[u8; 16]>::try_from(hello.boot.as_slice())
+        .map_err(|_| refuse::invalid("hello.boot", "a boot id has 16 bytes"))?;
+    let mut management = BTreeSet::new();
+    for network in hello.management.iter().take(limits::ADDRESSES_MAX + 1) {
+        let network: IpNet = network.parse().map_err(|_| {
+            refuse::invalid("hello.management", "not a network; write it like 192.0.2.0/24 or 2001:db8::/48")
+        })?;
+        management.insert(network.trunc());
+    }
+    if management.len() > limits::ADDRESSES_MAX {
+        let reason = format!("at most {} networks", limits::ADDRESSES_MAX);
+        return Err(refuse::invalid("hello.management", reason));
+    }
+    let record = HostRecord {
+        name: host.clone(),
+        labels,
+        addresses: addresses(hello.addresses)?,
+        management,
+        version: text(hello.version),
+        firewall: text(hello.firewall),
+        created: Timestamp::ZERO,
+    };
+    Ok(Greeting { host, boot, record })
+}
+
+/// A host's report with its texts and lists cut to their bounds.
+pub(super) fn bounded(report: pb::HostReport) -> Result<pb::HostReport, Status> {
+    Ok(pb::HostReport {
+        last_repair: text(report.last_repair),
+        warnings: report.warnings.into_iter().take(16).map(text).collect(),
+        addresses: addresses(report.addresses)?,
+        ..report
+    })
+}
+
+/// Writes the host's record if it says anything new, and gives the host and its boot their numbers.
+pub(super) async fn register(shared: &Shared, greeting: Greeting) -> Result<Registered, Status> {
+    let Greeting { host, boot, record } = greeting;
+    let ((), revision) = contend(shared, |at| {
+        let state = shared.state();
+        let held = state.fleet.hosts().get(&host);
+        if held.is_none() && state.fleet.hosts().len() >= HOSTS_MAX {
+            return Err(DecideError::Full { what: "hosts", limit: HOSTS_MAX });
+        }
+        let created = held.map_or(at, |held| held.record.created);
+        let record = HostRecord { created, ..record.clone() };
+        if held.is_some_and(|held| held.record == record) {
+            return Ok(((), Transaction::default()));
+        }
+        let key = Key::Host(host.clone());
+        let expect = vec![grant::expect(&key, held.map(|held| held.revision))];
+        Ok(((), Transaction { expect, changes: vec![grant::put(&key, &record)?] }))
+    })
+    .await
+    .map_err(|error| refuse::unavailable(format!("the host '{host}' cannot be recorded: {error}")))?;
+    shared.caught_up(revision).await;
+    let id = shared.state().fleet.host_id(&host);
+    let id = id.ok_or_else(|| refuse::unavailable("this controller is behind its store; try again"))?;
+    let boot = shared.boot(&host, boot);
+    Ok(Registered { host, id, boot })
+}
+
+fn addresses(texts: Vec<String>) -> Result<Vec<String>, Status> {
+    if texts.len() > limits::ADDRESSES_MAX {
+        return Err(refuse::invalid("addresses", format!("at most {} addresses", limits::ADDRESSES_MAX)));
+    }
+    let parsed: Result<Vec<std::net::IpAddr>, _> = texts.iter().map(|text| text.parse()).collect();
+    let parsed = parsed.map_err(|_| refuse::invalid("addresses", "not an IP address"))?;
+    Ok(parsed.into_iter().map(|address| address.to_string()).collect())
+}
+
+/// Texts of an agent go to logs and terminals: no control characters, not too long.
+fn text(text: String) -> String {
+    text.chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! The controller's settings: flags, environment variables and a file, checked whole before anything is bound.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Parser;
+use fleetknock_core::{
+    matcher::{self, Limits, MissPolicy},
+    port::PortRange,
+};
+use fleetknock_runtime::log::Format;
+use ipnet::IpNet;
+
+use crate::store::StoreSpec;
+
+const EXAMPLES: &str = "\
+Examples:
+  fleetknock-controller --store embedded:/var/lib/fleetknock --insecure
+      one controller that keeps its state in a directory, for a lab
+  fleetknock-controller --store etcd:http://10.0.0.1:2379,http://10.0.0.2:2379 --listen 0.0.0.0:7600 --insecure
+      one of several controllers that share an etcd
+  fleetknock-controller --config /etc/fleetknock/controller.yaml --check-config
+      whether the settings are valid
+
+Every flag can also be given as FLEETKNOCK_FLAG_NAME in the environment, or as `flag-name:` in the file.";
+
+/// Follows knock sequences across the fleet, decides openings and pushes them to the agents.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "fleetknock-controller", version, after_help = EXAMPLES)]
+pub struct Settings {
+    /// Where agents and operators connect (gRPC)
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7600")]
+    pub listen: SocketAddr,
+
+    /// Where the fleet's state is kept: embedded:DIR or etcd:URL[,URL…]
+    #[arg(long, value_name = "STORE", default_value = "embedded:/var/lib/fleetknock/controller")]
+    pub store: StoreSpec,
+
+    /// The fleet's name in a shared store
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub fleet: fleetknock_core::host::HostName,
+
+    /// Where to serve /live, /ready and /metrics over HTTP; not at all unless given
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
+
+    /// Plain-text gRPC: anybody who can reach the port is an admin. For labs
+    #[arg(long)]
+    pub insecure: bool,
+
+    /// Networks that pass every guard and are never banned
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub management: Vec<IpNet>,
+
+    /// The ports at which a knock counts
+    #[arg(long, value_name = "RANGE", value_delimiter = ',', default_value = "tcp/1-65535,udp/1-65535")]
+    pub knock_space: Vec<PortRange>,
+
+    /// Misses that ban a source; 0: never ban
+    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    pub ban_misses: u32,
+
+    /// Within which time the misses count
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub ban_window: Duration,
+
+    /// How long a ban lasts
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub ban_for: Duration,
+
+    /// Sources followed at the same time; each takes about 160 bytes
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().sources)]
+    pub max_sources: u32,
+
+    /// How long to finish work under way when told to stop
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub grace: Duration,
+
+    /// What is logged, such as info or fleetknock_controller=debug
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log: String,
+
+    /// How it is logged
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
+    pub log_format: Format,
+
+    /// Read settings from this YAML file too
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Check the settings and exit
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+impl Settings {
+    /// What one value alone cannot tell.
+    ///
+    /// # Errors
+    /// One line that names the setting, its value and the remedy.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let usage = |text: String| {
+            fleetknock_runtime::exit::coded(fleetknock_runtime::exit::USAGE, anyhow::anyhow!(text))
+        };
+        if !self.insecure {
+            return Err(usage(
+                "this version has no TLS yet: start it with --insecure, where nobody else can reach --listen"
+                    .to_owned(),
+            ));
+        }
+        if !(1_000..=16_777_216).contains(&self.max_sources) {
+            return Err(usage(format!(
+                "--max-sources must be from 1000 to 16777216, not {}",
+                self.max_sources
+            )));
+        }
+        let window = Duration::from_secs(1)..=Duration::from_secs(3600);
+        if !window.contains(&self.ban_window) {
+            return Err(usage(format!("--ban-window must be from 1s to 1h, not {:?}", self.ban_window)));
+        }
+        if self.ban_misses > 60 {
+            return Err(usage(format!(
+                "--ban-misses must be at most 60, not {}: no more knocks of one source are remembered",
+                self.ban_misses
+            )));
+        }
+        if self.ban_for < Duration::from_secs(1) || self.ban_for > Duration::from_secs(7 * 24 * 3600) {
+            return Err(usage(format!("--ban-for must be from 1s to 7days, not {:?}", self.ban_for)));
+        }
+        fleetknock_runtime::log::check(&self.log).map_err(|error| usage(format!("--log: {error}")))
+    }
+
+    /// The store, with the fleet's place in it.
+    pub fn store_of_fleet(&self) -> StoreSpec {
+        match self.store.clone() {
+            StoreSpec::Etcd(mut options) => {
+                options.fleet = self.fleet.to_string();
+                StoreSpec::Etcd(options)
+            }
+            embedded @ StoreSpec::Embedded { .. } => embedded,
+        }
+    }
+
+    /// How the matcher shall follow knocks.
+    pub fn matcher(&self) -> matcher::Config {
+        let policy = MissPolicy { misses: self.ban_misses, window: self.ban_window };
+        matcher::Config {
+            limits: Limits { sources: self.max_sources, ..Limits::default() },
+            bans: (self.ban_misses > 0).then_some(policy),
+            ..matcher::Config::default()
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 30s, 10m or 1h"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Settings::command().debug_assert();
+    }
+
+    #[test]
+    fn plain_text_needs_the_explicit_flag() {
+        let parse =
+            |args: &[&str]| Settings::try_parse_from([&["fleetknock-controller"], args].concat()).unwrap();
+        assert!(parse(&[]).check().unwrap_err().to_string().contains("--insecure"));
+        assert!(parse(&["--insecure"]).check().is_ok());
+        assert!(parse(&["--insecure", "--ban-misses", "61"]).check().is_err());
+        assert!(parse(&["--insecure", "--max-sources", "1"]).check().is_err());
+        assert!(parse(&["--insecure", "--ban-misses", "0"]).matcher().bans.is_none());
+    }
+}

@@ -1,0 +1,19 @@
+//! The controller's program.
+
+use std::process::ExitCode;
+
+use fleetknock_controller::{config::Settings, serve};
+use fleetknock_runtime::{config, exit, log};
+
+fn main() -> ExitCode {
+    exit::run("fleetknock-controller", || {
+        let settings: Settings = config::load(std::env::args_os())?;
+        settings.check()?;
+        if settings.check_config {
+            let text = "configuration is valid\n".to_owned();
+            return Err(config::ConfigError::Said { text }.into());
+        }
+        let _filter = log::init(settings.log_format, &settings.log)?;
+        exit::block_on(None, serve::run(settings))
+    })
+}
