@@ -1,1 +1,430 @@
 //! Follows each source's knocks through the doors' sequences.
+//!
+//! The matcher is pure: observations and the present time go in, [decisions](Decision) come out. It holds a bounded
+//! [`window`] of the knocks known of each source, in whatever order their reports came, and every decision is a
+//! function of that *set*, taken when a report arrives. No timer settles anything.
+//!
+//! # Order
+//!
+//! Two knocks on one host are ordered by boot and counter, which is capture order. On different hosts one is
+//! *certainly before* the other when `time + uncertainty` of the one is less than `time - uncertainty` of the other;
+//! else they overlap and may count in either order.
+//!
+//! # Chains
+//!
+//! A *chain* of k steps is k different knocks of one source where the i-th matches the door's i-th step (the port is
+//! equal and the step's selector chooses the host), none is certainly before one that stands earlier in the chain, the
+//! latest is at most `within` after the earliest by packet time, the door admits the source, and no wrong knock can
+//! lie between. Any other knock that is kept is *wrong*, unless it is certainly before the first of the chain or
+//! certainly after the last, or *repeats* a step: it matches one of the k steps and is not certainly before the knock
+//! that stands for that step. So overlap helps a knock's own steps and never hides a wrong one: a parallel scan whose
+//! probes all overlap opens nothing.
+//!
+//! Retransmissions (same host, port and fingerprint) count as one knock, the earliest of them.
+//!
+//! A door is *completed* when a report arrives that stands in a chain of all its steps. All knocks of that source that
+//! are known by then are spent for that door, though not for others.
+//!
+//! # Misses
+//!
+//! A kept knock that is in no chain, repeats a step of none, and matches no step of a door it was spent for, is a miss.
+//! One that matches a later step of some door may be early only, and counts when it is older than `settle`. When the
+//! misses in the policy's window reach its number, a ban is decided once and the source forgotten.
+//!
+//! # Bounds
+//!
+//! See [`Limits`]. A source is *noise*, at a *first* step, or *progressed* to a later one, by its longest chain. What
+//! is evicted is of the lowest class and never of a higher one than what it makes room for; a progressed source is
+//! never evicted. A search costs at most a constant number of steps; when they are used up the chain counts as not
+//! found.
+//!
+//! Knocks older than [`Matcher::retention`] are dropped. A chain may not use what is not certainly after a knock that
+//! was dropped and may still matter, so forgetting a wrong knock opens nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    door::{Door, DoorName},
+    host::{HostId, HostName, Labels},
+    knock::Observation,
+    port::Protocol,
+    source::Source,
+    time::Timestamp,
+};
+
+use self::{
+    arena::{Arena, CLASSES, Class},
+    index::{Index, micros},
+    judge::{Judge, Progress, Standing},
+    window::{Added, Key, Record, Window},
+};
+
+mod arena;
+mod chain;
+mod index;
+mod judge;
+mod limits;
+mod slab;
+mod window;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+pub use self::limits::{Limits, MissPolicy, Stats};
+
+/// How far in the future a knock may lie, beyond its uncertainty: more is a broken clock.
+pub const FUTURE_MAX: Duration = Duration::from_secs(10);
+
+/// How a matcher behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What it may hold.
+    pub limits: Limits,
+    /// When misses lead to a ban; `None`: never.
+    pub bans: Option<MissPolicy>,
+    /// How long after a knock the reports of earlier ones may still come in, before it counts as a miss.
+    pub settle: Duration,
+}
+
+impl Default for Config {
+    /// Default limits and bans, reports up to 2 s late.
+    fn default() -> Self {
+        Self { limits: Limits::default(), bans: Some(MissPolicy::default()), settle: Duration::from_secs(2) }
+    }
+}
+
+/// What follows from an observation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Open a door.
+    Complete(Completion),
+    /// Ban a source, which the matcher has forgotten.
+    Ban {
+        /// Whom.
+        source: Source,
+        /// How many misses there were.
+        misses: u32,
+        /// In which time.
+        window: Duration,
+    },
+}
+
+/// A door's sequence was knocked in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// Which door.
+    pub door: DoorName,
+    /// Who knocked.
+    pub source: Source,
+    /// The packet time of the earliest knock.
+    pub first: Timestamp,
+    /// The packet time of the latest knock.
+    pub last: Timestamp,
+}
+
+/// What an observation was to its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It completed at least one door.
+    Completed,
+    /// It is the last of a chain.
+    Advanced {
+        /// The door at which the source got furthest with it; of several the first by name.
+        door: Arc<DoorName>,
+        /// The accepted step, from 1.
+        step: usize,
+        /// The door's steps.
+        of: usize,
+    },
+    /// It repeats an accepted step, or a packet.
+    Repeat,
+    /// It matches a later step of some door, and those before may yet be reported.
+    Waiting,
+    /// It is neither progress nor a repeat.
+    Miss,
+    /// It was not taken in.
+    Ignored(Ignored),
+}
+
+/// Why an observation was not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ignored {
+    /// It is known already.
+    Duplicate,
+    /// It is older than [`Matcher::retention`], or than what is kept of a source that knocks a lot.
+    TooLate,
+    /// It lies in the future.
+    Future,
+    /// An echo request of a length that no door uses: somebody pings.
+    IcmpUnused,
+    /// There is no room, see [`Limits`].
+    Refused,
+}
+
+/// One source's progress at one door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which door.
+    pub door: DoorName,
+    /// Who knocks.
+    pub source: Source,
+    /// Accepted steps.
+    pub done: usize,
+    /// The door's steps.
+    pub total: usize,
+    /// The packet time of the earliest accepted knock.
+    pub started: Timestamp,
+    /// By when the last knock must have been sent.
+    pub deadline: Timestamp,
+    /// Where the last accepted knock was seen.
+    pub last_host: HostId,
+}
+
+/// Follows each source's knocks through the doors' sequences. See the [module](self).
+#[derive(Debug)]
+pub struct Matcher {
+    config: Config,
+    index: Index,
+    arena: Arena,
+    judge: Judge,
+    retention: Duration,
+}
+
+impl Matcher {
+    /// A matcher without doors and hosts. The seed keys the hash of sources and should be random, so that nobody can
+    /// choose sources that collide; it changes no decision.
+    pub fn new(config: Config, seed: u64) -> Self {
+        let limits = config.limits.clamped();
+        let bans = config.bans.map(|policy| MissPolicy {
+            misses: policy.misses.clamp(1, limits.records_per_source),
+            window: policy.window,
+        });
+        let mut matcher = Self {
+            config: Config { limits, bans, settle: config.settle },
+            index: Index::default(),
+            arena: Arena::new(seed, &limits),
+            judge: Judge::new(),
+            retention: Duration::ZERO,
+        };
+        matcher.set_retention();
+        matcher
+    }
+
+    /// Replaces the doors. Knocks that are kept are judged by the new ones from the next report of their source on.
+    /// What was spent for a door stays spent while a door of its name exists. Doors without a sequence are skipped.
+    pub fn set_doors<'a>(&mut self, doors: impl IntoIterator<Item = &'a Door>) {
+        self.index.set_doors(doors);
+        self.set_retention();
+    }
+
+    /// Replaces the hosts. Knocks on a host that is not among them match only steps that take any host.
+    pub fn set_hosts<'a>(&mut self, hosts: impl IntoIterator<Item = (HostId, &'a HostName, &'a Labels)>) {
+        self.index.set_hosts(hosts);
+    }
+
+    /// Takes in a report. What is decided is added to `decisions`: at most one completion per door, and one ban.
+    pub fn observe(
+        &mut self,
+        observation: &Observation,
+        now: Timestamp,
+        decisions: &mut Vec<Decision>,
+    ) -> Verdict {
+        let horizon = now.before(self.retention).as_micros();
+        let record = Record::new(observation);
+        if record.time < horizon {
+            return Verdict::Ignored(Ignored::TooLate);
+        }
+        if record.earliest() > (now + FUTURE_MAX).as_micros() {
+            return Verdict::Ignored(Ignored::Future);
+        }
+        if record.port.protocol() == Protocol::Icmp && !self.index.uses(record.port) {
+            return Verdict::Ignored(Ignored::IcmpUnused);
+        }
+        let key = Key::new(observation.source);
+        let (found, standing) = match self.arena.find(key) {
+            None => self.newcomer(observation.source, key, record),
+            Some(at) => match self.follow(observation.source, at, record, horizon) {
+                Ok(standing) => (Some(at), standing),
+                Err(verdict) => return verdict,
+            },
+        };
+        self.announce(observation.source, decisions);
+        let Some(at) = found else {
+            self.arena.refused += 1;
+            return match standing {
+                Standing::Completed => Verdict::Completed,
+                _ => Verdict::Ignored(Ignored::Refused),
+            };
+        };
+        self.ban(observation.source, at, now, decisions);
+        let settled = observation.time + self.config.settle < now;
+        self.verdict(if standing == Standing::Waiting && settled { Standing::Miss } else { standing })
+    }
+
+    /// Forgets a source: it was banned, or a ban was lifted.
+    pub fn forget(&mut self, source: Source) {
+        if let Some(at) = self.arena.find(Key::new(source)) {
+            self.arena.remove(at);
+        }
+    }
+
+    /// Drops at most `budget` sources that have been silent for longer than [`retention`](Self::retention), at a
+    /// cost in proportion to what it drops, and gives memory back when little is left. Tells how many it dropped.
+    pub fn sweep(&mut self, now: Timestamp, budget: usize) -> usize {
+        let horizon = now.before(self.retention).as_micros();
+        let mut dropped = 0;
+        for class in CLASSES {
+            while dropped < budget
+                && let Some(at) = self.arena.oldest(class)
+                && self.arena.slot(at).window.newest() < horizon
+            {
+                self.arena.remove(at);
+                dropped += 1;
+            }
+        }
+        if dropped > 0 {
+            self.arena.shrink();
+        }
+        dropped
+    }
+
+    /// The attempts under way, those at later steps first: neither failed by a wrong knock nor past their deadline by
+    /// more than `settle`.
+    pub fn attempts(&self, now: Timestamp) -> impl Iterator<Item = Attempt> + '_ {
+        let mut judge = Judge::new();
+        let slots = self.arena.of_class(Class::Progressed).chain(self.arena.of_class(Class::First));
+        slots.flat_map(move |slot| self.attempts_in(&mut judge, slot, now))
+    }
+
+    /// The attempts of one source, as [`attempts`](Self::attempts) tells them.
+    pub fn attempts_of(&self, source: Source, now: Timestamp) -> Vec<Attempt> {
+        self.arena
+            .find(Key::new(source))
+            .map_or_else(Vec::new, |at| self.attempts_in(&mut Judge::new(), self.arena.slot(at), now))
+    }
+
+    /// What is held.
+    pub fn stats(&self) -> Stats {
+        self.arena.stats()
+    }
+
+    /// For how long a knock is kept, by packet time: the longest `within` of a door or the window of the miss policy,
+    /// whichever is longer, and twice `settle`. Agents should keep their observations for re-sending for as long.
+    pub fn retention(&self) -> Duration {
+        self.retention
+    }
+
+    fn set_retention(&mut self) {
+        let within = Duration::from_micros(self.index.within_max());
+        let window = self.config.bans.map_or(Duration::ZERO, |policy| policy.window);
+        self.retention = within.max(window).saturating_add(self.config.settle.saturating_mul(2));
+    }
+
+    /// Judges a source's first knock and takes the source in, if there is room.
+    fn newcomer(&mut self, source: Source, key: Key, record: Record) -> (Option<u32>, Standing) {
+        let (standing, class) = self.judge.judge(&self.index, source, &Window::One(record), 0);
+        let at = self.arena.insert(key, record, class);
+        if let Some(at) = at {
+            self.spend(at);
+        }
+        (at, standing)
+    }
+
+    /// Adds a knock of a known source and judges it.
+    fn follow(&mut self, source: Source, at: u32, record: Record, horizon: u64) -> Result<Standing, Verdict> {
+        let ignored = |reason| Err(Verdict::Ignored(reason));
+        let limit = self.config.limits.records_per_source as usize;
+        self.arena.change(at, |window| window.expire(horizon));
+        let slot = self.arena.slot(at);
+        let class = slot.class;
+        match slot.window.knows(&record, horizon) {
+            None => {}
+            Some(Added::Repeat) => {
+                self.arena.touch(at, class);
+                return Err(Verdict::Repeat);
+            }
+            Some(_) => return ignored(Ignored::Duplicate),
+        }
+        let growth = slot.window.growth(limit);
+        if !self.arena.make_room(at, growth) {
+            self.arena.remove(at);
+            self.arena.refused += 1;
+            return ignored(Ignored::Refused);
+        }
+        let Added::At(place) = self.arena.change(at, |window| window.add(record, horizon, limit)) else {
+            return ignored(Ignored::TooLate);
+        };
+        // Noise upon noise is the common case under a scan: nothing can have come of it.
+        let hopeless = class == Class::Noise && self.index.matches(record.port, record.host).next().is_none();
+        let (standing, class) = if hopeless {
+            self.judge.completed.clear();
+            (Standing::Miss, class)
+        } else {
+            self.judge.judge(&self.index, source, &self.arena.slot(at).window, place)
+        };
+        self.arena.touch(at, class);
+        self.spend(at);
+        Ok(standing)
+    }
+
+    /// Spends what is known of a source for the doors that it has just completed.
+    fn spend(&mut self, at: u32) {
+        for progress in &self.judge.completed {
+            let key = self.index.door(progress.door).key;
+            self.arena.change(at, |window| window.spend(key, |key| self.index.has_key(key)));
+        }
+    }
+
+    fn announce(&self, source: Source, decisions: &mut Vec<Decision>) {
+        decisions.extend(self.judge.completed.iter().map(|&Progress { door, chain, .. }| {
+            let door = DoorName::clone(&self.index.door(door).name);
+            Decision::Complete(Completion { door, source, first: chain.first, last: chain.last })
+        }));
+    }
+
+    fn ban(&mut self, source: Source, at: u32, now: Timestamp, decisions: &mut Vec<Decision>) {
+        let Some(policy) = self.config.bans else { return };
+        let window = &self.arena.slot(at).window;
+        if window.records().len() < policy.misses as usize {
+            return;
+        }
+        let misses = self.judge.misses(&self.index, source, window, &policy, self.config.settle, now);
+        if misses >= policy.misses {
+            decisions.push(Decision::Ban { source, misses, window: policy.window });
+            self.arena.remove(at);
+        }
+    }
+
+    fn verdict(&self, standing: Standing) -> Verdict {
+        match standing {
+            Standing::Completed => Verdict::Completed,
+            Standing::Advanced { steps, door } => {
+                let door = self.index.door(door);
+                Verdict::Advanced { door: Arc::clone(&door.name), step: steps, of: door.total }
+            }
+            Standing::Repeat => Verdict::Repeat,
+            Standing::Waiting => Verdict::Waiting,
+            Standing::Miss => Verdict::Miss,
+        }
+    }
+
+    fn attempts_in(&self, judge: &mut Judge, slot: &arena::Slot, now: Timestamp) -> Vec<Attempt> {
+        let source = slot.key.source();
+        let under_way = judge.progress(&self.index, source, &slot.window).into_iter();
+        let attempts = under_way.map(|Progress { door, steps, chain }| {
+            let door = self.index.door(door);
+            Attempt {
+                door: DoorName::clone(&door.name),
+                source,
+                done: steps,
+                total: door.total,
+                started: chain.first,
+                deadline: chain.first + Duration::from_micros(door.within),
+                last_host: HostId(slot.window.records()[chain.end].host),
+            }
+        });
+        attempts.filter(|attempt| micros(now.since(attempt.deadline)) <= micros(self.config.settle)).collect()
+    }
+}

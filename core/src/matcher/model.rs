@@ -1,0 +1,278 @@
+//! The matcher's definition, written as plainly as it reads: one source, every sequence of its knocks tried.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    door::{Door, DoorName, Knock, Step},
+    host::{HostName, Labels},
+    knock::Observation,
+    port::Protocol,
+    time::Timestamp,
+};
+
+use super::{Config, FUTURE_MAX, Ignored};
+
+/// What [`Verdict`](super::Verdict) and the decisions say, in one value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) verdict: Said,
+    pub(super) completed: Vec<DoorName>,
+    pub(super) ban: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Completed,
+    Advanced(DoorName, usize),
+    Repeat,
+    Waiting,
+    Miss,
+    Ignored(Ignored),
+}
+
+/// One source.
+pub(super) struct Model {
+    pub(super) config: Config,
+    pub(super) retention: Duration,
+    pub(super) doors: Vec<Door>,
+    pub(super) hosts: BTreeMap<u32, (HostName, Labels)>,
+    /// In the order of arrival.
+    kept: Vec<Observation>,
+    spent: BTreeMap<DoorName, usize>,
+    floor: u64,
+}
+
+enum Until {
+    End,
+    Record(usize),
+}
+
+impl Model {
+    pub(super) fn new(
+        config: Config,
+        retention: Duration,
+        doors: Vec<Door>,
+        hosts: BTreeMap<u32, (HostName, Labels)>,
+    ) -> Self {
+        Self { config, retention, doors, hosts, kept: Vec::new(), spent: BTreeMap::new(), floor: 0 }
+    }
+
+    pub(super) fn observe(&mut self, new: &Observation, now: Timestamp) -> Outcome {
+        let said = |verdict| Outcome { verdict, completed: Vec::new(), ban: None };
+        let ignored = |reason| said(Said::Ignored(reason));
+        let horizon = now.before(self.retention);
+        if new.time < horizon {
+            return ignored(Ignored::TooLate);
+        }
+        if new.time.before(new.uncertainty) > now + FUTURE_MAX {
+            return ignored(Ignored::Future);
+        }
+        let used = self.doors.iter().flat_map(steps).any(|step| step.port == new.port);
+        if new.port.protocol() == Protocol::Icmp && !used {
+            return ignored(Ignored::IcmpUnused);
+        }
+        self.expire(horizon);
+        if self.kept.iter().any(|kept| kept.id == new.id) {
+            return ignored(Ignored::Duplicate);
+        }
+        let copy = self.kept.iter().position(|kept| {
+            kept.fingerprint != 0
+                && (kept.fingerprint, kept.id.host, kept.port) == (new.fingerprint, new.id.host, new.port)
+        });
+        if let Some(copy) = copy
+            && place(&self.kept[copy]) < place(new)
+        {
+            return said(Said::Repeat);
+        }
+        if self.floor != 0 && latest(new) <= self.floor {
+            return ignored(Ignored::TooLate);
+        }
+        let at = copy.unwrap_or(self.kept.len());
+        if copy.is_some() {
+            self.kept[at] = *new;
+        } else {
+            self.kept.push(*new);
+        }
+        let completed: Vec<_> = self
+            .admitting(new)
+            .filter(|door| {
+                self.chains(door, steps(door).len(), &Until::End).iter().any(|chain| chain.contains(&at))
+            })
+            .map(|door| door.name().clone())
+            .collect();
+        let verdict = self.verdict(at, &completed, now);
+        for name in &completed {
+            self.spent.insert(name.clone(), self.kept.len());
+        }
+        let ban = self.misses(now);
+        if ban.is_some() {
+            self.kept.clear();
+            self.spent.clear();
+            self.floor = 0;
+        }
+        Outcome { verdict, completed, ban }
+    }
+
+    fn expire(&mut self, horizon: Timestamp) {
+        if self.floor < horizon.as_micros() {
+            self.floor = 0;
+        }
+        while let Some(at) = self.kept.iter().position(|kept| kept.time < horizon) {
+            let dropped = self.kept.remove(at);
+            if latest(&dropped) >= horizon.as_micros() {
+                self.floor = self.floor.max(latest(&dropped));
+            }
+            self.spent.values_mut().filter(|count| **count > at).for_each(|count| *count -= 1);
+        }
+    }
+
+    fn verdict(&self, new: usize, completed: &[DoorName], now: Timestamp) -> Said {
+        if !completed.is_empty() {
+            return Said::Completed;
+        }
+        let mut furthest: Option<(DoorName, usize)> = None;
+        let mut repeat = false;
+        let mut later = false;
+        for door in self.admitting(&self.kept[new]) {
+            if !(0..steps(door).len()).any(|step| self.matches(door, step, new)) {
+                continue;
+            }
+            later |= (1..steps(door).len()).any(|step| self.matches(door, step, new));
+            let lengths = 1..=steps(door).len();
+            let ending = lengths
+                .clone()
+                .filter(|&k| self.chains(door, k, &Until::End).iter().any(|chain| chain[k - 1] == new))
+                .max()
+                .unwrap_or(0);
+            let repeats_progress = lengths.clone().filter(|&k| k >= ending).any(|k| {
+                self.chains(door, k, &Until::Record(new))
+                    .iter()
+                    .any(|chain| !chain.contains(&new) && self.repeats(door, chain, new))
+            });
+            if self.is_spent(door, new)
+                || (ending > 0 && repeats_progress)
+                || (ending == 0 && self.excused(door, new))
+            {
+                repeat = true;
+            } else if ending > furthest.as_ref().map_or(0, |(_, steps)| *steps) {
+                furthest = Some((door.name().clone(), ending));
+            }
+        }
+        match furthest {
+            Some((door, steps)) => Said::Advanced(door, steps),
+            None if repeat => Said::Repeat,
+            None if later && self.kept[new].time + self.config.settle >= now => Said::Waiting,
+            None => Said::Miss,
+        }
+    }
+
+    fn misses(&self, now: Timestamp) -> Option<u32> {
+        let policy = self.config.bans?;
+        let count = (0..self.kept.len())
+            .filter(|&at| {
+                let record = &self.kept[at];
+                let doors: Vec<_> = self.admitting(record).collect();
+                let early =
+                    doors.iter().any(|door| (1..steps(door).len()).any(|step| self.matches(door, step, at)));
+                let young = record.time + self.config.settle >= now;
+                let matched_and_spent = |door: &Door| {
+                    self.is_spent(door, at) && (0..steps(door).len()).any(|step| self.matches(door, step, at))
+                };
+                record.time >= now.before(policy.window)
+                    && !(early && young)
+                    && !doors.iter().any(|door| matched_and_spent(door) || self.excused(door, at))
+            })
+            .count() as u32;
+        (count >= policy.misses).then_some(count)
+    }
+
+    /// Whether it is in a viable chain or repeats a step of one.
+    fn excused(&self, door: &Door, at: usize) -> bool {
+        (1..=steps(door).len())
+            .flat_map(|k| self.chains(door, k, &Until::End))
+            .any(|chain| chain.contains(&at) || self.repeats(door, &chain, at))
+    }
+
+    fn chains(&self, door: &Door, k: usize, until: &Until) -> Vec<Vec<usize>> {
+        let mut tuples = vec![Vec::new()];
+        for step in 0..k {
+            tuples = tuples
+                .into_iter()
+                .flat_map(|tuple: Vec<usize>| {
+                    let next = (0..self.kept.len())
+                        .filter(|at| !tuple.contains(at) && self.matches(door, step, *at));
+                    next.map(|at| [&tuple[..], &[at]].concat()).collect::<Vec<_>>()
+                })
+                .collect();
+        }
+        tuples.retain(|tuple| self.is_chain(door, tuple, until));
+        tuples
+    }
+
+    /// The definition.
+    fn is_chain(&self, door: &Door, chain: &[usize], until: &Until) -> bool {
+        let record = |at: usize| &self.kept[at];
+        let ordered = (0..chain.len()).all(|j| (0..j).all(|i| !before(record(chain[j]), record(chain[i]))));
+        let times: Vec<_> = chain.iter().map(|&at| record(at).time).collect();
+        let span = times.iter().max().unwrap().since(*times.iter().min().unwrap());
+        let usable = chain
+            .iter()
+            .all(|&at| !self.is_spent(door, at) && (self.floor == 0 || earliest(record(at)) > self.floor));
+        let (first, last) = (record(chain[0]), record(chain[chain.len() - 1]));
+        let undisturbed = (0..self.kept.len()).filter(|at| !chain.contains(at)).all(|at| {
+            let past = before(last, record(at))
+                && match until {
+                    Until::End => true,
+                    Until::Record(until) => before(record(*until), record(at)),
+                };
+            self.repeats(door, chain, at) || before(record(at), first) || past
+        });
+        ordered && span <= within(door) && usable && undisturbed
+    }
+
+    fn repeats(&self, door: &Door, chain: &[usize], at: usize) -> bool {
+        (0..chain.len()).any(|j| self.matches(door, j, at) && !before(&self.kept[at], &self.kept[chain[j]]))
+    }
+
+    fn matches(&self, door: &Door, step: usize, at: usize) -> bool {
+        let (record, step) = (&self.kept[at], &steps(door)[step]);
+        let host = self.hosts.get(&record.id.host.0);
+        step.port == record.port
+            && (step.hosts.is_any() || host.is_some_and(|(name, labels)| step.hosts.matches(name, labels)))
+    }
+
+    fn is_spent(&self, door: &Door, at: usize) -> bool {
+        self.spent.get(door.name()).is_some_and(|count| at < *count)
+    }
+
+    fn admitting(&self, record: &Observation) -> impl Iterator<Item = &Door> {
+        let source = record.source;
+        self.doors.iter().filter(move |door| door.admits(source))
+    }
+}
+
+#[allow(irrefutable_let_patterns, reason = "the kinds of knock grow; the matcher follows sequences only")]
+fn steps(door: &Door) -> &[Step] {
+    if let Knock::Sequence(sequence) = door.knock() { &sequence.steps } else { &[] }
+}
+
+#[allow(irrefutable_let_patterns, reason = "as above")]
+fn within(door: &Door) -> Duration {
+    if let Knock::Sequence(sequence) = door.knock() { sequence.within } else { Duration::ZERO }
+}
+
+fn place(record: &Observation) -> (u32, u64) {
+    (record.id.boot, record.id.counter)
+}
+
+fn latest(record: &Observation) -> u64 {
+    (record.time + record.uncertainty).as_micros()
+}
+
+fn earliest(record: &Observation) -> u64 {
+    record.time.before(record.uncertainty).as_micros()
+}
+
+fn before(a: &Observation, b: &Observation) -> bool {
+    if a.id.host == b.id.host { place(a) < place(b) } else { latest(a) < earliest(b) }
+}
