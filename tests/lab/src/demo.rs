@@ -20,11 +20,8 @@ mod play;
 /// The protected service.
 const SERVICE: u16 = 22;
 /// The knock: where, and at which port; not in ascending order, since a scan could do that.
-const KNOCK: [(&str, &str, u16); 3] = [
-    ("edge-1", "tcp", 51_003),
-    ("db-1", "udp", 7_412),
-    ("bastion-1", "tcp", 23_981),
-];
+const KNOCK: [(&str, &str, u16); 3] =
+    [("edge-1", "tcp", 51_003), ("db-1", "udp", 7_412), ("bastion-1", "tcp", 23_981)];
 /// For how long the door opens.
 const OPEN_FOR: Duration = Duration::from_secs(8);
 
@@ -113,14 +110,7 @@ fn tell<'lab>(lab: &'lab Lab, tale: &mut Narrator<'_>) -> Result<Stage<'lab>> {
     let mut wrong = stage.shots(false)?;
     wrong.reverse();
     stage.stranger.knock(None, &wrong)?;
-    check(
-        tale,
-        &stage.stranger,
-        "stranger",
-        "bastion-1",
-        bastion,
-        Reach::Filtered,
-    )?;
+    check(tale, &stage.stranger, "stranger", "bastion-1", bastion, Reach::Filtered)?;
 
     tale.step("The client knocks")?;
     let opened = stage.knock_and_time(tale, false, &[db, bastion])?;
@@ -128,14 +118,7 @@ fn tell<'lab>(lab: &'lab Lab, tale: &mut Narrator<'_>) -> Result<Stage<'lab>> {
     check(tale, &stage.client, "client", "db-1", db, Reach::Open)?;
     check(tale, &stage.client, "client", "bastion-1", bastion, Reach::Open)?;
     check(tale, &stage.client, "client", "edge-1", edge, Reach::Filtered)?;
-    check(
-        tale,
-        &stage.stranger,
-        "stranger",
-        "bastion-1",
-        bastion,
-        Reach::Filtered,
-    )?;
+    check(tale, &stage.stranger, "stranger", "bastion-1", bastion, Reach::Filtered)?;
     tale.say("Open on the right hosts, for the right source, and for nobody else. edge-1 saw a knock, but the door")?;
     tale.say("does not open it.")?;
     for (name, took) in ["db-1", "bastion-1"].iter().zip(&opened) {
@@ -153,26 +136,14 @@ fn tell<'lab>(lab: &'lab Lab, tale: &mut Narrator<'_>) -> Result<Stage<'lab>> {
 
     tale.step("Nobody is left to close the door. The kernel does, by itself")?;
     tale.say(&format!("The door opens for {} seconds ...", OPEN_FOR.as_secs()))?;
-    wait_until(
-        "the kernel to close the port",
-        OPEN_FOR + Duration::from_secs(4),
-        || Ok(stage.client.reach(bastion)? == Reach::Filtered),
-    )?;
+    wait_until("the kernel to close the port", OPEN_FOR + Duration::from_secs(4), || {
+        Ok(stage.client.reach(bastion)? == Reach::Filtered)
+    })?;
     let closed = opened_at.elapsed();
-    ensure!(
-        closed + Duration::from_secs(1) > OPEN_FOR,
-        "it closed after {closed:?}, too early"
-    );
+    ensure!(closed + Duration::from_secs(1) > OPEN_FOR, "it closed after {closed:?}, too early");
     tale.took("open for", closed)?;
     check(tale, &stage.client, "client", "db-1", db, Reach::Filtered)?;
-    check(
-        tale,
-        &stage.client,
-        "client",
-        "bastion-1",
-        bastion,
-        Reach::Filtered,
-    )?;
+    check(tale, &stage.client, "client", "bastion-1", bastion, Reach::Filtered)?;
     held.echoes()?;
     tale.ok("the connection made while it was open lives on")?;
 
@@ -185,50 +156,22 @@ fn tell<'lab>(lab: &'lab Lab, tale: &mut Narrator<'_>) -> Result<Stage<'lab>> {
     stage.fleet.wait_connected(stage.agents.len())?;
     tale.took("controller and agents back, doors as before", start.elapsed())?;
     let (db6, bastion6) = (stage.target("db-1", true)?, stage.target("bastion-1", true)?);
-    check(
-        tale,
-        &stage.client,
-        "client",
-        "bastion-1",
-        bastion6,
-        Reach::Filtered,
-    )?;
+    check(tale, &stage.client, "client", "bastion-1", bastion6, Reach::Filtered)?;
     let start = Instant::now();
-    stage
-        .client
-        .knock_with(crate::Tool::Fleetknock, &stage.shots(true)?)?;
+    stage.client.knock_with(crate::Tool::Fleetknock, &stage.shots(true)?)?;
     stage.wait_open(&[db6, bastion6])?;
-    tale.took(
-        "whole knock with the client program to open, IPv6",
-        start.elapsed(),
-    )?;
+    tale.took("whole knock with the client program to open, IPv6", start.elapsed())?;
     check(tale, &stage.client, "client", "bastion-1", bastion6, Reach::Open)?;
-    check(
-        tale,
-        &stage.stranger,
-        "stranger",
-        "bastion-1",
-        bastion6,
-        Reach::Filtered,
-    )?;
+    check(tale, &stage.stranger, "stranger", "bastion-1", bastion6, Reach::Filtered)?;
 
     tale.step("The operator closes it before its time: fleetknock close")?;
     let start = Instant::now();
-    stage
-        .fleet
-        .cli_ok(&["close", "--source", &stage.client.v6().to_string()])?;
+    stage.fleet.cli_ok(&["close", "--source", &stage.client.v6().to_string()])?;
     wait_until("the close to reach the kernel", Duration::from_secs(5), || {
         Ok(stage.client.reach(bastion6)? == Reach::Filtered && stage.client.reach(db6)? == Reach::Filtered)
     })?;
     tale.took("from 'fleetknock close' to closed", start.elapsed())?;
-    check(
-        tale,
-        &stage.client,
-        "client",
-        "bastion-1",
-        bastion6,
-        Reach::Filtered,
-    )?;
+    check(tale, &stage.client, "client", "bastion-1", bastion6, Reach::Filtered)?;
 
     tale.table("What it took")?;
     tale.done(begin.elapsed())?;
@@ -247,12 +190,7 @@ fn set_up(lab: &Lab) -> Result<Stage<'_>> {
     }
     let (client, stranger) = (lab.client("client")?, lab.client("stranger")?);
     fleet.wait_connected(agents.len())?;
-    Ok(Stage {
-        fleet,
-        agents,
-        client,
-        stranger,
-    })
+    Ok(Stage { fleet, agents, client, stranger })
 }
 
 impl Stage<'_> {
@@ -271,11 +209,7 @@ impl Stage<'_> {
         for (name, protocol, port) in KNOCK {
             let host = self.host(name)?;
             let to = if v6 { host.at6(port) } else { host.at(port) };
-            shots.push(if protocol == "udp" {
-                Shot::Udp(to)
-            } else {
-                Shot::Tcp(to)
-            });
+            shots.push(if protocol == "udp" { Shot::Udp(to) } else { Shot::Tcp(to) });
         }
         Ok(shots)
     }
@@ -339,16 +273,9 @@ fn check(
     claim: Reach,
 ) -> Result<()> {
     let seen = host.reach(target)?;
-    let family = if matches!(target.ip(), IpAddr::V4(_)) {
-        ""
-    } else {
-        " (IPv6)"
-    };
+    let family = if matches!(target.ip(), IpAddr::V4(_)) { "" } else { " (IPv6)" };
     let word = if seen == Reach::Open { "open" } else { "closed" };
-    ensure!(
-        seen == claim,
-        "{who} finds {name} {word} ({seen:?}) where {claim:?} was promised"
-    );
+    ensure!(seen == claim, "{who} finds {name} {word} ({seen:?}) where {claim:?} was promised");
     tale.ok(&format!("{who:<8} -> {name:<9} port {SERVICE}{family}: {word}"))
 }
 

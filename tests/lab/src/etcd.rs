@@ -36,10 +36,8 @@ impl Etcd {
             .join(",");
         let mut members = Vec::new();
         for host in hosts {
-            let (client, peer) = (
-                format!("http://{}:{CLIENT_PORT}", host.v4()),
-                format!("http://{}:{PEER_PORT}", host.v4()),
-            );
+            let (client, peer) =
+                (format!("http://{}:{CLIENT_PORT}", host.v4()), format!("http://{}:{PEER_PORT}", host.v4()));
             let data = directory.join(format!("etcd-{}", host.name()));
             let process = host.spawn(
                 "etcd",
@@ -67,27 +65,20 @@ impl Etcd {
         }
         let etcd = Self { members };
         for (host, process) in &etcd.members {
-            wait_until(
-                &format!("etcd on {} to be healthy", host.name()),
-                Duration::from_secs(30),
-                || {
-                    if !process.is_running() {
-                        bail!("etcd on {} ended: {}", host.name(), process.log());
-                    }
-                    Ok(is_healthy(host).unwrap_or(false))
-                },
-            )?;
+            wait_until(&format!("etcd on {} to be healthy", host.name()), Duration::from_secs(30), || {
+                if !process.is_running() {
+                    bail!("etcd on {} ended: {}", host.name(), process.log());
+                }
+                Ok(is_healthy(host).unwrap_or(false))
+            })?;
         }
         Ok(etcd)
     }
 
     /// As the controller's `--store` takes it.
     pub fn store(&self) -> String {
-        let urls: Vec<_> = self
-            .members
-            .iter()
-            .map(|(host, _)| format!("http://{}:{CLIENT_PORT}", host.v4()))
-            .collect();
+        let urls: Vec<_> =
+            self.members.iter().map(|(host, _)| format!("http://{}:{CLIENT_PORT}", host.v4())).collect();
         format!("etcd:{}", urls.join(","))
     }
 }
@@ -98,8 +89,6 @@ fn is_healthy(host: &Host) -> Result<bool> {
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
-    stream
-        .read_to_string(&mut answer)
-        .context("no answer from etcd")?;
+    stream.read_to_string(&mut answer).context("no answer from etcd")?;
     Ok(answer.contains("\"health\":\"true\""))
 }

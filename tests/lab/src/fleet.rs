@@ -58,12 +58,7 @@ impl<'lab> Fleet<'lab> {
     /// # Errors
     /// When it does not get ready.
     pub fn start_with(lab: &'lab Lab, control: Host, store: String) -> Result<Self> {
-        let fleet = Self {
-            lab,
-            control,
-            store,
-            controller: Mutex::default(),
-        };
+        let fleet = Self { lab, control, store, controller: Mutex::default() };
         fleet.start_controller()?;
         for kind in ["doors", "hosts", "openings", "bans", "attempts"] {
             let command = fleet.command(&["get", kind, "-o", "json"])?;
@@ -87,9 +82,7 @@ impl<'lab> Fleet<'lab> {
     /// # Errors
     /// When it ends, or does not accept connections in time.
     pub fn start_controller(&self) -> Result<Process> {
-        let program = programs::path("fleetknock-controller")?
-            .to_string_lossy()
-            .into_owned();
+        let program = programs::path("fleetknock-controller")?.to_string_lossy().into_owned();
         let process = self.control.spawn(
             "controller",
             &[
@@ -145,22 +138,15 @@ impl<'lab> Fleet<'lab> {
         let program = programs::path("fleetknock-agent")?;
         let state = self.lab.directory().join(format!("state-{}", host.name()));
         fs::create_dir_all(&state)?;
-        let mut command = vec![
-            program.to_string_lossy().into_owned(),
-            "--host".to_owned(),
-            host.name().to_owned(),
-        ];
+        let mut command =
+            vec![program.to_string_lossy().into_owned(), "--host".to_owned(), host.name().to_owned()];
         for label in labels {
             command.extend(["--label".to_owned(), (*label).to_owned()]);
         }
         command.extend(["--controller".to_owned(), self.url(), "--insecure".to_owned()]);
         command.extend(["--state".to_owned(), state.to_string_lossy().into_owned()]);
         command.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        let agent = Agent {
-            host: host.clone(),
-            command,
-            process: Mutex::default(),
-        };
+        let agent = Agent { host: host.clone(), command, process: Mutex::default() };
         agent.start()?;
         Ok(agent)
     }
@@ -175,10 +161,7 @@ impl<'lab> Fleet<'lab> {
                 Ok(hosts) => hosts,
                 Err(_) => return Ok(false),
             };
-            Ok(hosts
-                .iter()
-                .filter(|host| field(host, "connected") == Some(&Value::Bool(true)))
-                .count()
+            Ok(hosts.iter().filter(|host| field(host, "connected") == Some(&Value::Bool(true))).count()
                 == count)
         })
     }
@@ -189,10 +172,7 @@ impl<'lab> Fleet<'lab> {
     /// When it is refused.
     pub fn apply(&self, yaml: &str) -> Result<String> {
         let command = self.command(&["apply", "-f", "-"])?;
-        self.control
-            .run_with(&command, Some(yaml), READY)?
-            .success()
-            .context("fleetknock apply failed")
+        self.control.run_with(&command, Some(yaml), READY)?.success().context("fleetknock apply failed")
     }
 
     /// Waits until connects from `stranger` to all these ports are dropped.
@@ -223,9 +203,7 @@ impl<'lab> Fleet<'lab> {
     /// # Errors
     /// When it fails.
     pub fn cli_ok(&self, arguments: &[&str]) -> Result<String> {
-        self.cli(arguments)?
-            .success()
-            .with_context(|| format!("fleetknock {} failed", arguments.join(" ")))
+        self.cli(arguments)?.success().with_context(|| format!("fleetknock {} failed", arguments.join(" ")))
     }
 
     /// What `fleetknock get KIND -o json` lists.
@@ -266,11 +244,7 @@ impl<'lab> Fleet<'lab> {
             openings.retain(|opening| text(opening, "source") == Some(source));
             Ok((!openings.is_empty()).then_some(openings))
         })?;
-        ensure!(
-            found.len() == 1,
-            "{source} has {} openings instead of one",
-            found.len()
-        );
+        ensure!(found.len() == 1, "{source} has {} openings instead of one", found.len());
         found.pop().context("there is none")
     }
 
@@ -308,9 +282,7 @@ impl Agent {
     /// # Errors
     /// When it has been killed.
     pub fn process(&self) -> Result<Process> {
-        self.lock()
-            .clone()
-            .with_context(|| format!("no agent runs on {}", self.host.name()))
+        self.lock().clone().with_context(|| format!("no agent runs on {}", self.host.name()))
     }
 
     /// Kills it with SIGKILL.
@@ -331,11 +303,8 @@ impl Agent {
 pub fn field<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
     let camel = camel_case(name);
     let direct = |value: &'v Value| value.get(name).or_else(|| value.get(&camel));
-    direct(value).or_else(|| {
-        ["metadata", "spec", "status"]
-            .iter()
-            .find_map(|part| value.get(part).and_then(direct))
-    })
+    direct(value)
+        .or_else(|| ["metadata", "spec", "status"].iter().find_map(|part| value.get(part).and_then(direct)))
 }
 
 /// A text field.

@@ -35,14 +35,8 @@ pub struct Flooded {
 /// # Errors
 /// When the bounds are broken, or raw sockets are not allowed.
 pub fn flood(to: SocketAddrV4, rate: u32, seconds: u32) -> Result<Flooded> {
-    ensure!(
-        (1..=RATE_MAX).contains(&rate),
-        "--rate must be from 1 to {RATE_MAX}"
-    );
-    ensure!(
-        (1..=SECONDS_MAX).contains(&seconds),
-        "--seconds must be from 1 to {SECONDS_MAX}"
-    );
+    ensure!((1..=RATE_MAX).contains(&rate), "--rate must be from 1 to {RATE_MAX}");
+    ensure!((1..=SECONDS_MAX).contains(&seconds), "--seconds must be from 1 to {SECONDS_MAX}");
     // IPPROTO_RAW: the packets carry their own IP header (raw(7)).
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))
         .context("cannot make a raw socket; CAP_NET_RAW is needed")?;
@@ -62,11 +56,7 @@ pub fn flood(to: SocketAddrV4, rate: u32, seconds: u32) -> Result<Flooded> {
         }
         thread::sleep(TICK);
     }
-    Ok(Flooded {
-        sent,
-        refused,
-        took: start.elapsed(),
-    })
+    Ok(Flooded { sent, refused, took: start.elapsed() })
 }
 
 /// The source of packet `number`: all different for 2^25 packets, far apart for neighbours.

@@ -63,12 +63,7 @@ impl Output {
     /// When it did not: with everything it said.
     pub fn success(self) -> Result<String> {
         if self.code != 0 {
-            bail!(
-                "exit code {}: {} {}",
-                self.code,
-                self.stdout.trim(),
-                self.stderr.trim()
-            );
+            bail!("exit code {}: {} {}", self.code, self.stdout.trim(), self.stderr.trim());
         }
         Ok(self.stdout)
     }
@@ -83,15 +78,7 @@ impl Host {
         processes: Arc<Mutex<Vec<Process>>>,
     ) -> Self {
         let name = name.to_owned();
-        Self(Arc::new(Inner {
-            name,
-            namespace,
-            v4,
-            v6,
-            directory,
-            processes,
-            starts: AtomicU32::new(0),
-        }))
+        Self(Arc::new(Inner { name, namespace, v4, v6, directory, processes, starts: AtomicU32::new(0) }))
     }
 
     /// Its name in the lab.
@@ -199,18 +186,9 @@ impl Host {
         };
         let (stdout, stderr) = (text_of(&mut stdout)?, text_of(&mut stderr)?);
         let Some(status) = status else {
-            bail!(
-                "{} on {} took longer than {timeout:?}: {stdout} {stderr}",
-                words(command),
-                self.name()
-            );
+            bail!("{} on {} took longer than {timeout:?}: {stdout} {stderr}", words(command), self.name());
         };
-        Ok(Output {
-            code: shell_code(status),
-            stdout,
-            stderr,
-            took: start.elapsed(),
-        })
+        Ok(Output { code: shell_code(status), stdout, stderr, took: start.elapsed() })
     }
 
     /// Runs a tool inside and returns what it printed.
@@ -218,9 +196,7 @@ impl Host {
     /// # Errors
     /// When it fails.
     pub fn ok<S: AsRef<OsStr>>(&self, command: &[S]) -> Result<String> {
-        self.run(command)?
-            .success()
-            .with_context(|| format!("{} failed on {}", words(command), self.name()))
+        self.run(command)?.success().with_context(|| format!("{} failed on {}", words(command), self.name()))
     }
 
     /// Starts a program inside; its output goes to a log file named after `label`. The lab ends it.
@@ -229,16 +205,9 @@ impl Host {
     /// When it cannot be started.
     pub fn spawn<S: AsRef<OsStr>>(&self, label: &str, command: &[S]) -> Result<Process> {
         let number = self.0.starts.fetch_add(1, Ordering::Relaxed);
-        let log = self
-            .0
-            .directory
-            .join(format!("{}.{label}.{number}.log", self.0.name));
+        let log = self.0.directory.join(format!("{}.{label}.{number}.log", self.0.name));
         let process = Process::start(self.command(command), log)?;
-        self.0
-            .processes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(process.clone());
+        self.0.processes.lock().unwrap_or_else(PoisonError::into_inner).push(process.clone());
         Ok(process)
     }
 
@@ -248,12 +217,7 @@ impl Host {
     /// When it does not listen within ten seconds.
     pub fn serve(&self, tcp: &[u16], udp: &[u16]) -> Result<Process> {
         let program = programs::path("fleetknock-lab")?;
-        let mut command = vec![
-            program.into_os_string(),
-            "serve".into(),
-            "--name".into(),
-            self.name().into(),
-        ];
+        let mut command = vec![program.into_os_string(), "serve".into(), "--name".into(), self.name().into()];
         for port in tcp {
             command.extend(["--tcp".into(), port.to_string().into()]);
         }
@@ -291,10 +255,7 @@ impl Host {
 
     fn command<S: AsRef<OsStr>>(&self, words: &[S]) -> Command {
         let mut command = Command::new("ip");
-        command
-            .env("PATH", programs::search_path())
-            .args(["netns", "exec", self.namespace()])
-            .args(words);
+        command.env("PATH", programs::search_path()).args(["netns", "exec", self.namespace()]).args(words);
         command
     }
 }
@@ -307,9 +268,5 @@ fn text_of(file: &mut File) -> Result<String> {
 }
 
 fn words<S: AsRef<OsStr>>(command: &[S]) -> String {
-    command
-        .iter()
-        .map(|word| word.as_ref().to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    command.iter().map(|word| word.as_ref().to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

@@ -108,10 +108,8 @@ impl Host {
     /// When the tool cannot be run, or says that it failed where its answer means something.
     pub fn knock_with(&self, tool: Tool, shots: &[Shot]) -> Result<()> {
         if tool == Tool::Fleetknock {
-            let mut command = vec![
-                programs::path("fleetknock")?.to_string_lossy().into_owned(),
-                "knock".to_owned(),
-            ];
+            let mut command =
+                vec![programs::path("fleetknock")?.to_string_lossy().into_owned(), "knock".to_owned()];
             command.extend(shots.iter().map(|shot| match shot {
                 Shot::Tcp(to) => format!("tcp/{}@{}", to.port(), to.ip()),
                 Shot::Udp(to) => format!("udp/{}@{}", to.port(), to.ip()),
@@ -149,17 +147,7 @@ fn command_for(tool: Tool, shot: Shot) -> Vec<String> {
             add(&[&address]);
         }
         Tool::Nmap => {
-            add(&[
-                "nmap",
-                "-n",
-                "-Pn",
-                "--max-retries",
-                "0",
-                "--host-timeout",
-                "5s",
-                "-p",
-                &port,
-            ]);
+            add(&["nmap", "-n", "-Pn", "--max-retries", "0", "--host-timeout", "5s", "-p", &port]);
             add(if is_udp { &["-sU"] } else { &["-sS"] });
             if v6 {
                 add(&["-6"]);

@@ -132,10 +132,7 @@ impl Lab {
     /// When the kernel refuses.
     pub fn host(&self, name: &str) -> Result<Host> {
         self.plug(name, |number| {
-            (
-                Ipv4Addr::new(10, 77, 0, number),
-                Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into()),
-            )
+            (Ipv4Addr::new(10, 77, 0, number), Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into()))
         })
     }
 
@@ -147,10 +144,7 @@ impl Lab {
     pub fn client(&self, name: &str) -> Result<Host> {
         self.plug(name, |number| {
             let network = u16::from(number) << 8;
-            (
-                Ipv4Addr::new(10, 77, number, 10),
-                Ipv6Addr::new(0xfd77, 0, 0, network, 0, 0, 0, 0x10),
-            )
+            (Ipv4Addr::new(10, 77, number, 10), Ipv6Addr::new(0xfd77, 0, 0, network, 0, 0, 0, 0x10))
         })
     }
 
@@ -167,18 +161,17 @@ impl Lab {
 
     /// Asks this, too, when the lab's state is written out after a failure.
     pub fn ask_on_failure(&self, label: &str, host: &Host, command: Vec<String>) {
-        self.questions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push((label.to_owned(), host.clone(), command));
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner).push((
+            label.to_owned(),
+            host.clone(),
+            command,
+        ));
     }
 
     fn plug(&self, name: &str, addresses: impl FnOnce(u8) -> (Ipv4Addr, Ipv6Addr)) -> Result<Host> {
         let namespace = format!("{}{name}", self.prefix);
         // 1 to 9 stay free, 255 would be a broadcast address of narrower networks.
-        let number = u8::try_from(self.hosts().len() + 10)
-            .ok()
-            .filter(|number| *number < 250);
+        let number = u8::try_from(self.hosts().len() + 10).ok().filter(|number| *number < 250);
         let number = number.context("a lab holds at most 240 hosts")?;
         let (v4, v6) = addresses(number);
         ip(&["netns", "add", &namespace])?;
@@ -202,13 +195,7 @@ impl Lab {
     }
 
     fn adopt(&self, name: &str, namespace: String, addresses: (Ipv4Addr, Ipv6Addr)) -> Host {
-        let host = Host::new(
-            name,
-            namespace,
-            addresses,
-            self.directory.clone(),
-            Arc::clone(&self.processes),
-        );
+        let host = Host::new(name, namespace, addresses, self.directory.clone(), Arc::clone(&self.processes));
         self.hosts().push(host.clone());
         host
     }
@@ -235,12 +222,7 @@ impl Drop for Lab {
         if self.keep {
             return;
         }
-        for process in self
-            .processes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .drain(..)
-        {
+        for process in self.processes.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let _ = process.kill();
         }
         leftovers::remove(&self.prefix);
@@ -256,11 +238,7 @@ pub(crate) fn ip(arguments: &[&str]) -> Result<String> {
         .output()
         .context("cannot run ip; install it with: apt-get install iproute2")?;
     if !output.status.success() {
-        bail!(
-            "ip {}: {}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -286,11 +264,7 @@ pub(crate) fn ip_batch(namespace: Option<&str>, lines: &[String]) -> Result<()> 
     }
     let output = child.wait_with_output()?;
     if !output.status.success() {
-        bail!(
-            "ip {}: {}",
-            lines.join("; "),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("ip {}: {}", lines.join("; "), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }

@@ -78,10 +78,7 @@ impl Monitor {
                 Ok(())
             })?
         })?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// What it has seen so far.

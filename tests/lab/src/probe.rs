@@ -1,8 +1,10 @@
 //! Looking at ports from a host: open, refused or filtered, and connections that are held.
 
 use std::{
+    collections::BTreeSet,
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream},
+    thread,
     time::Duration,
 };
 
@@ -38,13 +40,9 @@ impl Held {
     pub fn echoes(&mut self) -> Result<()> {
         let line = b"still there?\n";
         self.0.set_read_timeout(Some(Duration::from_secs(2)))?;
-        self.0
-            .write_all(line)
-            .context("cannot write to the held connection")?;
+        self.0.write_all(line).context("cannot write to the held connection")?;
         let mut answer = [0; 13];
-        self.0
-            .read_exact(&mut answer)
-            .context("the held connection does not answer")?;
+        self.0.read_exact(&mut answer).context("the held connection does not answer")?;
         if answer != *line {
             bail!("the held connection answered something else");
         }
@@ -80,6 +78,34 @@ impl Host {
     /// When a connect cannot even be tried.
     pub fn reaches(&self, to: SocketAddr) -> Result<bool> {
         Ok(self.reach(to)? == Reach::Open)
+    }
+
+    /// From which of these sources a connect succeeds, all tried at once: one packet each.
+    ///
+    /// # Errors
+    /// When a connect cannot even be tried.
+    pub fn reached_from(
+        &self,
+        sources: &[IpAddr],
+        to: impl Fn(IpAddr) -> SocketAddr + Sync,
+    ) -> Result<BTreeSet<IpAddr>> {
+        self.inside(|| -> Result<_> {
+            let mut tries = Vec::new();
+            for source in sources {
+                let to = to(*source);
+                let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+                socket.bind(&SocketAddr::new(*source, 0).into())?;
+                socket.set_nonblocking(true)?;
+                let _ = socket.connect(&to.into());
+                tries.push((*source, socket));
+            }
+            thread::sleep(PATIENCE);
+            Ok(tries
+                .into_iter()
+                .filter(|(_, socket)| socket.peer_addr().is_ok())
+                .map(|(source, _)| source)
+                .collect())
+        })?
     }
 
     /// Connects to an echo service and stays connected.

@@ -45,11 +45,7 @@ impl Process {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot run {command:?}"))?;
-        Ok(Self(Arc::new(Inner {
-            pid: child.id(),
-            log,
-            child: Mutex::new(child),
-        })))
+        Ok(Self(Arc::new(Inner { pid: child.id(), log, child: Mutex::new(child) })))
     }
 
     /// Its process id.
@@ -59,9 +55,7 @@ impl Process {
 
     /// What it has written so far.
     pub fn log(&self) -> String {
-        fs::read(&self.0.log)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        fs::read(&self.0.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
     /// Where it writes.
@@ -81,10 +75,8 @@ impl Process {
     pub fn memory(&self) -> Result<u64> {
         let status =
             fs::read_to_string(format!("/proc/{}/status", self.0.pid)).context("the process is gone")?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("no VmRSS in its status")?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in its status")?;
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kib * 1024)
     }
@@ -131,16 +123,11 @@ impl Process {
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {
-        self.0
-            .child
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 /// An exit status as a shell writes it: the code, or 128 plus the signal.
 pub(crate) fn shell_code(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }

@@ -22,11 +22,7 @@ pub fn path(name: &str) -> Result<PathBuf> {
         }
         folder = here.parent();
     }
-    let profile = if own.components().any(|part| part.as_os_str() == "release") {
-        " --release"
-    } else {
-        ""
-    };
+    let profile = if own.components().any(|part| part.as_os_str() == "release") { " --release" } else { "" };
     bail!("the program {name} is not built; build it with: cargo build --workspace --bins{profile}")
 }
 
@@ -38,7 +34,5 @@ pub(crate) fn search_path() -> String {
 
 /// Whether a tool of the operating system is there.
 pub fn has_tool(name: &str) -> bool {
-    search_path()
-        .split(':')
-        .any(|folder| Path::new(folder).join(name).is_file())
+    search_path().split(':').any(|folder| Path::new(folder).join(name).is_file())
 }

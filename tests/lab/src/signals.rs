@@ -46,11 +46,7 @@ pub(crate) fn tear_down_on_signal(tear_down: fn()) -> Result<()> {
             std::process::exit(128 + i32::from(byte[0]));
         }
     })?;
-    let action = SigAction::new(
-        SigHandler::Handler(on_signal),
-        SaFlags::SA_RESTART,
-        SigSet::empty(),
-    );
+    let action = SigAction::new(SigHandler::Handler(on_signal), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the handler only loads an atomic and calls write(2), both async-signal-safe.
         unsafe { sigaction(signal, &action) }.with_context(|| format!("cannot handle {signal}"))?;

@@ -14,12 +14,7 @@ pub(super) struct Narrator<'w> {
 
 impl<'w> Narrator<'w> {
     pub(super) fn new(out: &'w mut dyn Write, colour: bool) -> Self {
-        Self {
-            out,
-            colour,
-            steps: 0,
-            timings: Vec::new(),
-        }
+        Self { out, colour, steps: 0, timings: Vec::new() }
     }
 
     pub(super) fn title(&mut self, text: &str) -> Result<()> {
@@ -76,11 +71,7 @@ impl<'w> Narrator<'w> {
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 

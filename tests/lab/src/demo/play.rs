@@ -37,14 +37,8 @@ pub(super) fn ground(lab: &Lab, stage: &Stage<'_>, tale: &mut Narrator<'_>) -> R
                 knocks.join(" ")
             ),
         ),
-        (
-            "use it (type a line, it comes back):",
-            format!("{}nc {bastion} {SERVICE}", inside("client")),
-        ),
-        (
-            "the stranger cannot:",
-            format!("{}nc -zv -w 2 {bastion} {SERVICE}", inside("stranger")),
-        ),
+        ("use it (type a line, it comes back):", format!("{}nc {bastion} {SERVICE}", inside("client"))),
+        ("the stranger cannot:", format!("{}nc -zv -w 2 {bastion} {SERVICE}", inside("stranger"))),
         (
             "ask the controller:",
             format!(
@@ -55,16 +49,9 @@ pub(super) fn ground(lab: &Lab, stage: &Stage<'_>, tale: &mut Narrator<'_>) -> R
         ),
         (
             "watch it live:",
-            format!(
-                "{}{program} --controller {} --insecure watch",
-                inside("control"),
-                stage.fleet.url()
-            ),
+            format!("{}{program} --controller {} --insecure watch", inside("control"), stage.fleet.url()),
         ),
-        (
-            "look into a kernel:",
-            format!("{}nft list ruleset", inside("bastion-1")),
-        ),
+        ("look into a kernel:", format!("{}nft list ruleset", inside("bastion-1"))),
     ] {
         tale.say("")?;
         tale.say(what)?;

@@ -32,12 +32,7 @@ pub(super) fn write(name: &str, directory: &Path, hosts: &[Host], questions: &[Q
     }
     for host in hosts {
         for command in STATE {
-            section(
-                &mut text,
-                &format!("{}: {}", host.name(), command.join(" ")),
-                host,
-                command,
-            );
+            section(&mut text, &format!("{}: {}", host.name(), command.join(" ")), host, command);
         }
     }
     let mut logs: Vec<_> = fs::read_dir(directory)

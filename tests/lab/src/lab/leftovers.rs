@@ -27,8 +27,7 @@ pub(super) fn lock() -> Result<fs::File> {
         .append(true)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    file.lock()
-        .with_context(|| format!("cannot lock {}", path.display()))?;
+    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(file)
 }
 
@@ -59,10 +58,7 @@ pub(super) fn owner(name: &str) -> Option<u32> {
 
 /// Removes every namespace and folder whose name begins like this, after ending what still runs in the namespaces.
 pub(super) fn remove(prefix: &str) {
-    let namespaces: Vec<_> = names()
-        .into_iter()
-        .filter(|name| name.starts_with(prefix))
-        .collect();
+    let namespaces: Vec<_> = names().into_iter().filter(|name| name.starts_with(prefix)).collect();
     let start = Instant::now();
     loop {
         let pids: Vec<i32> = namespaces.iter().flat_map(|name| inhabitants(name)).collect();
@@ -78,10 +74,7 @@ pub(super) fn remove(prefix: &str) {
         let _ = ip(&["netns", "del", name]);
     }
     for path in folders() {
-        if path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
-        {
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)) {
             let _ = fs::remove_dir_all(path);
         }
     }
@@ -102,17 +95,10 @@ fn inhabitants(namespace: &str) -> Vec<i32> {
 fn names() -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir("/run/netns")
         .map(|entries| {
-            entries
-                .flatten()
-                .map(|entry| entry.file_name().to_string_lossy().into_owned())
-                .collect()
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
         })
         .unwrap_or_default();
-    names.extend(
-        folders()
-            .iter()
-            .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
-    );
+    names.extend(folders().iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())));
     names.retain(|name| name.starts_with(PREFIX));
     names
 }
@@ -120,11 +106,7 @@ fn names() -> Vec<String> {
 /// Where labs of this process namespace keep their files: process ids mean something only within one.
 pub(super) fn home() -> PathBuf {
     let space = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    let number: String = space
-        .to_string_lossy()
-        .chars()
-        .filter(char::is_ascii_digit)
-        .collect();
+    let number: String = space.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
     env::temp_dir().join(format!("fleetknock-lab-{number}"))
 }
 

@@ -16,20 +16,12 @@ fn hosts_reach_each_other_at_once_and_the_lab_leaves_nothing() {
     let lab = Lab::new("plumbing").unwrap();
     let (one, two) = (lab.host("one").unwrap(), lab.host("two").unwrap());
     let (client, _) = (lab.client("client").unwrap(), lab.client("other").unwrap());
-    assert!(
-        start.elapsed() < Duration::from_secs(1),
-        "a small lab took {:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(1), "a small lab took {:?}", start.elapsed());
     for address in [one.v4(), one.v6(), two.v4(), two.v6()] {
         let family = if address.is_ipv4() { "-4" } else { "-6" };
-        client
-            .ok(&["ping", family, "-c", "1", "-W", "1", &address.to_string()])
-            .unwrap();
+        client.ok(&["ping", family, "-c", "1", "-W", "1", &address.to_string()]).unwrap();
     }
-    let sleeper = one
-        .spawn("sleeper", &["sh", "-c", "sleep 1000 & sleep 1000"])
-        .unwrap();
+    let sleeper = one.spawn("sleeper", &["sh", "-c", "sleep 1000 & sleep 1000"]).unwrap();
     let (prefix, directory) = (lab.prefix().to_owned(), lab.directory().to_owned());
     assert!(sleeper.is_running());
     drop(lab);
@@ -42,11 +34,7 @@ fn hosts_reach_each_other_at_once_and_the_lab_leaves_nothing() {
 fn ports_are_seen_open_refused_and_filtered() {
     let lab = Lab::new("ports").unwrap();
     let (host, client) = (lab.host("host").unwrap(), lab.client("client").unwrap());
-    host.ok(&[
-        "nft",
-        "add table inet t; add chain inet t c { type filter hook input priority 0; }",
-    ])
-    .unwrap();
+    host.ok(&["nft", "add table inet t; add chain inet t c { type filter hook input priority 0; }"]).unwrap();
     let drop_port = ["nft", "add rule inet t c tcp dport 23 counter drop"];
     let listener = host
         .inside(|| std::net::TcpListener::bind(std::net::SocketAddr::new("::".parse().unwrap(), 22)))
@@ -62,10 +50,8 @@ fn ports_are_seen_open_refused_and_filtered() {
         assert_eq!(client.reach(at).unwrap(), Reach::Filtered);
     }
     drop(listener);
-    wait_until("the monitor to see it closed", Duration::from_secs(5), || {
-        Ok(monitor.so_far().closed > 0)
-    })
-    .unwrap();
+    wait_until("the monitor to see it closed", Duration::from_secs(5), || Ok(monitor.so_far().closed > 0))
+        .unwrap();
     assert!(monitor.finish().unwrap().open > 0);
 }
 
@@ -75,40 +61,23 @@ fn knocks_of_every_tool_arrive_once() {
     let (host, client) = (lab.host("host").unwrap(), lab.client("client").unwrap());
     let source = "10.77.200.1".parse().unwrap();
     client.add_addresses([source]).unwrap();
-    host.ok(&[
-        "nft",
-        "add table inet t; add chain inet t c { type filter hook prerouting priority -300; }",
-    ])
-    .unwrap();
-    for rule in [
-        "tcp dport 7001 tcp flags syn counter",
-        "udp dport 7002 counter",
-        "ip saddr 10.77.200.1 counter",
-    ] {
+    host.ok(&["nft", "add table inet t; add chain inet t c { type filter hook prerouting priority -300; }"])
+        .unwrap();
+    for rule in
+        ["tcp dport 7001 tcp flags syn counter", "udp dport 7002 counter", "ip saddr 10.77.200.1 counter"]
+    {
         host.ok(&["nft", &format!("add rule inet t c {rule}")]).unwrap();
     }
     let mut expected = 0;
     for address in [host.v4(), host.v6()] {
-        let shots = [
-            Shot::Tcp((address, 7001).into()),
-            Shot::Udp((address, 7002).into()),
-        ];
+        let shots = [Shot::Tcp((address, 7001).into()), Shot::Udp((address, 7002).into())];
         client.knock(None, &shots).unwrap();
         expected += 1;
-        for tool in [
-            crate::Tool::Knock,
-            crate::Tool::Hping3,
-            crate::Tool::Nmap,
-            crate::Tool::Netcat,
-        ] {
+        for tool in [crate::Tool::Knock, crate::Tool::Hping3, crate::Tool::Nmap, crate::Tool::Netcat] {
             if tool.can(address) {
                 client.knock_with(tool, &shots).unwrap();
                 expected += 1;
-                assert_eq!(
-                    counters(&host)[..2],
-                    [expected, expected],
-                    "after {tool:?} over {address}"
-                );
+                assert_eq!(counters(&host)[..2], [expected, expected], "after {tool:?} over {address}");
             }
         }
     }
@@ -120,19 +89,9 @@ fn knocks_of_every_tool_arrive_once() {
 fn a_flood_arrives_at_about_its_rate() {
     let lab = Lab::new("flood").unwrap();
     let (host, client) = (lab.host("host").unwrap(), lab.client("client").unwrap());
-    host.ok(&[
-        "nft",
-        "add table inet t; add chain inet t c { type filter hook input priority 0; }",
-    ])
-    .unwrap();
-    host.ok(&[
-        "nft",
-        "add rule inet t c tcp dport 7001 tcp flags syn ct state new counter drop",
-    ])
-    .unwrap();
-    let std::net::IpAddr::V4(to) = host.v4() else {
-        panic!("not an IPv4 address")
-    };
+    host.ok(&["nft", "add table inet t; add chain inet t c { type filter hook input priority 0; }"]).unwrap();
+    host.ok(&["nft", "add rule inet t c tcp dport 7001 tcp flags syn ct state new counter drop"]).unwrap();
+    let std::net::IpAddr::V4(to) = host.v4() else { panic!("not an IPv4 address") };
     let flooded = client
         .inside(|| crate::flood::flood(std::net::SocketAddrV4::new(to, 7001), 20_000, 1))
         .unwrap()
@@ -140,10 +99,7 @@ fn a_flood_arrives_at_about_its_rate() {
     // Some are lost while the host's hardware address is being asked for.
     assert!(flooded.sent > 19_000, "{flooded:?}");
     let arrived = counters(&host)[0];
-    assert!(
-        arrived > 15_000 && arrived <= flooded.sent,
-        "{arrived} of {flooded:?}"
-    );
+    assert!(arrived > 15_000 && arrived <= flooded.sent, "{arrived} of {flooded:?}");
 }
 
 /// The packet counters of all rules, in order.

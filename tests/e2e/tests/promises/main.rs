@@ -1,0 +1,15 @@
+//! The promises of the main job, one file each, kept by the real programs in a lab of their own.
+//!
+//! They wait for conditions, never for a time. They need root or `tests/scripts/in-lab`, and fail where labs cannot be
+//! made.
+
+mod p01_every_tool_opens_the_door;
+mod p02_no_scan_opens_anything;
+mod p03_retransmissions_open_and_wrong_knocks_do_not;
+mod p04_the_kernel_closes_by_itself;
+mod p05_restarts_change_nothing;
+mod p06_flushed_rules_are_repaired;
+mod p07_many_openings_expire_on_time;
+mod p08_published_container_ports_are_guarded;
+mod p09_misses_bring_a_ban;
+mod p11_every_error_is_one_clear_line;

@@ -1,0 +1,119 @@
+//! Promise 8: ports published by a container (destination NAT in prerouting) are guarded and opened like any other.
+
+use anyhow::Result;
+use fleetknock_e2e::SOON;
+use fleetknock_lab::{Fleet, Host, Lab, Reach, Shot, wait_until};
+
+/// As published on the host; the container serves port 80.
+const PUBLISHED: u16 = 8080;
+
+#[test]
+fn with_nftables() -> Result<()> {
+    guarded_and_opened("nftables")
+}
+
+#[test]
+fn with_iptables() -> Result<()> {
+    guarded_and_opened("iptables")
+}
+
+fn guarded_and_opened(firewall: &str) -> Result<()> {
+    Lab::scenario("container", |lab| {
+        let fleet = Fleet::start(lab)?;
+        let (docker, client, stranger) =
+            (lab.host("docker-1")?, lab.client("client")?, lab.client("stranger")?);
+        publish(&docker, &lab.island("container")?)?;
+        let published = [docker.at(PUBLISHED), docker.at6(PUBLISHED)];
+        for to in published {
+            wait_until("the published port to answer", SOON, || client.reaches(to))?;
+        }
+        let agent = fleet.agent_with(&docker, &[], &["--firewall", firewall])?;
+        fleet.wait_connected(1)?;
+        fleet.apply(DOOR)?;
+        fleet.wait_guarded(&stranger, &published)?;
+        for (to, knock) in published.into_iter().zip([Host::at as fn(&Host, u16) -> _, Host::at6]) {
+            anyhow::ensure!(client.reach(to)? == Reach::Filtered, "{to} is not guarded");
+            let shots = [51_003, 7_412, 23_981].map(|port| Shot::Tcp(knock(agent.host(), port)));
+            client.knock(None, &shots)?;
+            wait_until(&format!("{to} to open"), SOON, || client.reaches(to))?;
+            client.hold(None, to)?.echoes()?;
+            anyhow::ensure!(stranger.reach(to)? == Reach::Filtered, "{to} is open for the stranger");
+        }
+        fleet.cli_ok(&["close", "--door", "web"])?;
+        fleet.wait_guarded(&client, &published)?;
+        Ok(())
+    })
+}
+
+/// What a container engine does for `--publish 8080:80`, in both families.
+fn publish(docker: &Host, container: &Host) -> Result<()> {
+    docker.ok(&[
+        "ip",
+        "link",
+        "add",
+        "cnt0",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "netns",
+        container.namespace(),
+    ])?;
+    docker.ok(&["ip", "link", "set", "cnt0", "up"])?;
+    docker.ok(&["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"])?;
+    container.ok(&["ip", "link", "set", "eth0", "up"])?;
+    for (gateway, inside, length, program, family) in [
+        ("172.30.0.1", "172.30.0.2", "24", "iptables", "-4"),
+        ("fd30::1", "fd30::2", "64", "ip6tables", "-6"),
+    ] {
+        let nodad: &[&str] = if family == "-6" { &["nodad"] } else { &[] };
+        let add = |address: &str, device: &str| {
+            let mut words =
+                vec!["ip".to_owned(), "addr".to_owned(), "add".to_owned(), format!("{address}/{length}")];
+            words.extend(["dev", device].map(str::to_owned));
+            words.extend(nodad.iter().map(|word| (*word).to_owned()));
+            words
+        };
+        docker.ok(&add(gateway, "cnt0"))?;
+        container.ok(&add(inside, "eth0"))?;
+        container.ok(&["ip", family, "route", "add", "default", "via", gateway])?;
+        let to = if family == "-6" { format!("[{inside}]:80") } else { format!("{inside}:80") };
+        let port = PUBLISHED.to_string();
+        docker.ok(&[
+            program,
+            "-t",
+            "nat",
+            "-A",
+            "PREROUTING",
+            "-i",
+            "eth0",
+            "-p",
+            "tcp",
+            "--dport",
+            &port,
+            "-j",
+            "DNAT",
+            "--to-destination",
+            &to,
+        ])?;
+    }
+    container.serve(&[80], &[])?;
+    Ok(())
+}
+
+const DOOR: &str = "apiVersion: fleetknock.io/v1
+kind: Door
+metadata: {name: web}
+spec:
+  knock:
+    sequence:
+      - {hosts: {names: [docker-1]}, port: tcp/51003}
+      - {hosts: {names: [docker-1]}, port: tcp/7412}
+      - {hosts: {names: [docker-1]}, port: tcp/23981}
+    within: 15s
+  opens:
+    hosts: {names: [docker-1]}
+    ports: [tcp/8080]
+    for: 60s
+";
