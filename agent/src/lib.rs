@@ -2,4 +2,7 @@
 //!
 //! It never learns a sequence or a secret and never decides an opening.
 
+pub mod capture;
 pub mod firewall;
+pub mod picture;
+pub mod window;

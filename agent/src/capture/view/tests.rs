@@ -1,0 +1,48 @@
+//! Tests of the room above: `view`.
+
+use super::*;
+
+#[test]
+fn a_service_uses_its_port_only_where_it_is_bound() {
+    let mut services = Services::default();
+    for (address, port, only_v6) in [
+        ("127.0.0.1", 1, false),
+        ("0.0.0.0", 2, false),
+        ("::", 3, false),
+        ("::", 4, true),
+        ("::ffff:192.0.2.1", 5, false),
+    ] {
+        services.add(LocalSocket {
+            protocol: Protocol::Tcp,
+            address: address.parse().unwrap(),
+            port,
+            only_v6,
+        });
+    }
+    let used = |address: &str| {
+        let address = address.parse().unwrap();
+        (1..=5).filter(|port| services.uses(Protocol::Tcp, address, *port)).collect::<Vec<_>>()
+    };
+    assert_eq!(used("127.0.0.1"), [1, 2, 3]);
+    assert_eq!(used("192.0.2.1"), [2, 3, 5]);
+    assert_eq!(used("2001:db8::1"), [3, 4]);
+    assert!(!services.uses(Protocol::Udp, "192.0.2.1".parse().unwrap(), 2));
+}
+
+#[test]
+fn sockets_on_one_address_are_bounded() {
+    let mut services = Services::default();
+    for i in 0..100_000_u32 {
+        let address = Ipv4Addr::from_bits(0x0a00_0000 + i).into();
+        services.add(LocalSocket { protocol: Protocol::Udp, address, port: 9, only_v6: false });
+    }
+    assert_eq!(services.specific.len(), SPECIFIC_MAX);
+}
+
+#[test]
+fn a_host_owns_its_addresses_and_all_loopback_ones() {
+    let view = LocalView { addresses: ["192.0.2.1".parse().unwrap()].into(), ..LocalView::default() };
+    for (address, own) in [("192.0.2.1", true), ("192.0.2.2", false), ("127.3.2.1", true), ("::1", true)] {
+        assert_eq!(view.owns(address.parse().unwrap()), own, "{address}");
+    }
+}
