@@ -8,8 +8,8 @@ use super::StoreError;
 
 /// The fleet of an etcd store when nobody named one.
 const FLEET_DEFAULT: &str = "default";
-/// The longest name of a fleet in bytes, as for a DNS label (RFC 1035).
-const FLEET_MAX: usize = 63;
+/// The longest name of a fleet in bytes, as for a DNS name (RFC 1035 section 2.3.4).
+const FLEET_MAX: usize = 253;
 /// The most endpoints; etcd clusters have three to seven members.
 const ENDPOINTS_MAX: usize = 16;
 const FORMS: &str = "embedded:DIR or etcd:URL[,URL...], such as embedded:/var/lib/fleetknock or \
@@ -62,7 +62,7 @@ impl fmt::Display for StoreSpec {
 pub struct EtcdOptions {
     /// Client URLs of the members, without a path.
     pub endpoints: Vec<String>,
-    /// All keys lie under `/fleetknock/FLEET/`. Lower-case letters, digits and hyphens.
+    /// All keys lie under `/fleetknock/FLEET/`. Lower-case letters, digits, hyphens and dots.
     pub fleet: String,
     /// Name and password, when the cluster has authentication on. The user's role needs to read and write the keys
     /// under the fleet's prefix, nothing else.
@@ -86,10 +86,10 @@ impl EtcdOptions {
         if self.endpoints.is_empty() {
             return Err(StoreError::Invalid("no etcd endpoint is given".to_owned()));
         }
-        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
         if self.fleet.is_empty() || self.fleet.len() > FLEET_MAX || !self.fleet.bytes().all(fits) {
             return Err(StoreError::Invalid(format!(
-                "fleet {:?}: 1 to {FLEET_MAX} lower-case letters, digits and hyphens",
+                "fleet {:?}: 1 to {FLEET_MAX} lower-case letters, digits, hyphens and dots",
                 self.fleet
             )));
         }

@@ -1,0 +1,389 @@
+//! The store in etcd: failures of servers and connections, compaction, and several fleets and users in one cluster.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use fleetknock_controller::store::etcd::{DEADLINE, EtcdStore};
+use fleetknock_controller::store::{Changes, EtcdOptions, Revision, StoreError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::{task, time};
+
+use crate::etcd_server::{Cluster, Server};
+use crate::support::*;
+
+/// The deadline, and what a busy machine adds.
+const DEADLINE_AND_SLACK: Duration = Duration::from_millis(4500);
+
+struct Fixture {
+    store: Shared,
+    cluster: Cluster,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        Self::of(1).await
+    }
+
+    async fn of(count: usize) -> Self {
+        let cluster = task::spawn_blocking(move || Cluster::start(count)).await.unwrap();
+        Self { store: open(EtcdOptions::new(cluster.urls())), cluster }
+    }
+
+    fn store(&self) -> &Shared {
+        &self.store
+    }
+
+    fn server(&mut self) -> &mut Server {
+        &mut self.cluster.members[0]
+    }
+
+    fn compact(&mut self, revision: Revision) {
+        let answer = self
+            .server()
+            .call("/v3/kv/compaction", &format!(r#"{{"revision":"{revision}","physical":true}}"#));
+        assert!(answer.contains("revision"), "{answer}");
+    }
+}
+
+crate::conformance!(Fixture);
+
+#[tokio::test]
+async fn a_watch_from_before_a_compaction_is_told_so() {
+    let mut fixture = Fixture::new().await;
+    let store = fixture.store().clone();
+    set(&store, [put("a", "1")]).await;
+    let compacted = set(&store, [delete("a")]).await;
+    let last = set(&store, [put("b", "1")]).await;
+    fixture.compact(compacted);
+
+    let mut late = store.watch("", compacted - 1).await.unwrap();
+    let ended = next(&mut late).await;
+    assert!(matches!(ended, Err(StoreError::Compacted { oldest }) if oldest == compacted), "{ended:?}");
+    let mut just_in_time = store.watch("", compacted).await.unwrap();
+    assert_eq!(
+        next(&mut just_in_time).await.unwrap(),
+        Changes { revision: last, changes: vec![put("b", "1")] }
+    );
+    assert_eq!(store.list("").await.unwrap().revision, last);
+}
+
+#[tokio::test]
+async fn a_watch_that_was_cut_off_over_a_compaction_is_told_so() {
+    let mut fixture = Fixture::new().await;
+    let store = fixture.store().clone();
+    let start = set(&store, [put("a", "0")]).await;
+    let mut watch = store.watch("", start).await.unwrap();
+    fixture.server().kill();
+    fixture.server().restart();
+    // A read finds the broken connection; a blind put on it would be of unknown outcome.
+    store.probe().await.unwrap();
+    let mut last = 0;
+    for turn in 0..5 {
+        last = set(&store, [put("a", turn.to_string())]).await;
+    }
+    fixture.compact(last);
+    let ended = next(&mut watch).await;
+    assert!(matches!(ended, Err(StoreError::Compacted { oldest }) if oldest == last), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_outlives_its_server_and_loses_nothing() {
+    let mut fixture = Fixture::new().await;
+    let store = fixture.store().clone();
+    let start = revision(&store).await;
+    let mut watch = store.watch("", start).await.unwrap();
+    let mut committed = vec![];
+    for round in 0..3 {
+        for turn in 0..10 {
+            committed.push(set(&store, [put("a", format!("{round}/{turn}"))]).await);
+        }
+        if round < 2 {
+            // Half of this round is read before the server dies, the rest after.
+            let read = take(&mut watch, 5).await;
+            assert_eq!(read.last().map(|changes| changes.revision), committed.get(round * 5 + 4).copied());
+            fixture.server().kill();
+            time::sleep(Duration::from_millis(300)).await;
+            fixture.server().restart();
+        }
+    }
+    let rest: Vec<_> = take(&mut watch, 20).await.into_iter().map(|changes| changes.revision).collect();
+    assert_eq!(rest, committed[10..]);
+    is_quiet(&mut watch).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_said_within_the_deadline() {
+    let mut fixture = Fixture::new().await;
+    let store = fixture.store().clone();
+    let seen = set(&store, [put("a", "1")]).await;
+
+    fixture.server().kill();
+    every_verb_is_unavailable_in_time(&store, seen).await;
+    fixture.server().restart();
+    assert_eq!(value(&store, "a").await.unwrap(), "1");
+
+    // It takes connections and packets, and says nothing.
+    fixture.server().freeze();
+    every_verb_is_unavailable_in_time(&store, seen).await;
+    fixture.server().resume();
+    store.probe().await.unwrap();
+}
+
+async fn every_verb_is_unavailable_in_time(store: &Shared, seen: Revision) {
+    let start = Instant::now();
+    let (get, list, probe, blind, guarded, watch) = tokio::join!(
+        store.get("a"),
+        store.list(""),
+        store.probe(),
+        commit(store, [], [put("b", "1")]),
+        commit(store, [expect("a", seen)], [put("c", "1")]),
+        store.watch("", 0),
+    );
+    assert!(start.elapsed() < DEADLINE_AND_SLACK, "{:?}", start.elapsed());
+    let errors = [get.err(), list.err(), probe.err(), blind.err(), guarded.err(), watch.err()];
+    for error in errors {
+        assert!(matches!(error, Some(StoreError::Unavailable(_))), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_that_was_never_there_is_found_when_it_comes() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let store = open(EtcdOptions::new(vec![url.clone()]));
+    let start = Instant::now();
+    let error = store.probe().await.unwrap_err();
+    assert!(matches!(&error, StoreError::Unavailable(why) if why.contains(&url)), "{error}");
+    assert!(start.elapsed() < DEADLINE_AND_SLACK, "{:?}", start.elapsed());
+
+    let fixture = Fixture::new().await;
+    let both = [vec![url], fixture.cluster.urls()].concat();
+    let store = open(EtcdOptions::new(both));
+    // Nothing was sent to the absent one, so even a blind put is safe to send to the other.
+    set(&store, [put("a", "1")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_death_of_a_leader_loses_no_increment_and_counts_none_twice() {
+    let mut fixture = Fixture::of(3).await;
+    let store = fixture.store().clone();
+    set(&store, [put("counter", "0")]).await;
+    let mut watch = store.watch("counter", revision(&store).await).await.unwrap();
+    let done = Arc::new(AtomicU32::new(0));
+    let tasks: Vec<_> = (0..4)
+        .map(|_| {
+            let (store, done) = (store.clone(), done.clone());
+            tokio::spawn(async move {
+                let mut unknown = 0;
+                for _ in 0..50 {
+                    // A commit of which nobody can say what became of it may count or not.
+                    if let Err(error) = increment(&store, "counter").await {
+                        assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+                        unknown += 1;
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                unknown
+            })
+        })
+        .collect();
+    while done.load(Ordering::Relaxed) < 60 {
+        time::sleep(Duration::from_millis(5)).await;
+    }
+    let leader = fixture.cluster.leader();
+    fixture.cluster.members[leader].kill();
+    let mut unknown = 0;
+    for task in tasks {
+        unknown += task.await.unwrap();
+    }
+    let total = number(&value(&store, "counter").await.unwrap());
+    assert!(total <= 200 && total + unknown >= 200, "{total} counted, {unknown} unknown");
+    for expected in 1..=total {
+        assert_eq!(next(&mut watch).await.unwrap().changes, [put("counter", expected.to_string())]);
+    }
+    println!("after the leader's death {unknown} of 200 commits were reported as unknown");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_is_resolved_or_said_to_be_unknown() {
+    let mut fixture = Fixture::new().await;
+    let direct = fixture.store().clone();
+    let proxy = Proxy::start(fixture.server()).await;
+    let urls = vec![proxy.url.clone(), fixture.server().url()];
+    let start = set(&direct, [put("guarded", "0")]).await;
+    let mut watch = direct.watch("", start).await.unwrap();
+
+    // Guarded: the repetition finds its own tag and reports the success, at the revision at which it happened.
+    let store = open(EtcdOptions::new(urls.clone()));
+    store.probe().await.unwrap();
+    proxy.swallow(1);
+    let committed =
+        commit(&store, [expect("guarded", start)], [put("guarded", "1"), put("other", "1")]).await.unwrap();
+    assert_eq!(proxy.swallowed(), 1);
+    assert_eq!(direct.get("guarded").await.unwrap().unwrap().revision, committed);
+    assert_eq!(next(&mut watch).await.unwrap().revision, committed);
+    is_quiet(&mut watch).await;
+
+    // A creation, of a value that anybody might have written.
+    let store = open(EtcdOptions::new(urls.clone()));
+    store.probe().await.unwrap();
+    proxy.swallow(1);
+    let created = commit(&store, [expect("code", 0)], [put("code", "used")]).await.unwrap();
+    assert_eq!(proxy.swallowed(), 2);
+    assert_eq!(
+        next(&mut watch).await.unwrap(),
+        Changes { revision: created, changes: vec![put("code", "used")] }
+    );
+
+    // Nothing keeps a blind put from happening twice: it is not repeated, and nobody claims to know.
+    let store = open(EtcdOptions::new(urls.clone()));
+    store.probe().await.unwrap();
+    proxy.swallow(1);
+    let unknown = commit(&store, [], [put("blind", "1")]).await;
+    assert!(matches!(&unknown, Err(StoreError::Unavailable(why)) if why.contains("unknown")), "{unknown:?}");
+    assert_eq!(next(&mut watch).await.unwrap().changes, [put("blind", "1")]);
+    is_quiet(&mut watch).await;
+
+    // A real loser whose answer got lost is never told that it won.
+    let store = open(EtcdOptions::new(urls));
+    store.probe().await.unwrap();
+    proxy.swallow(1);
+    let lost = commit(&store, [expect("code", 0)], [put("code", "used")]).await;
+    assert!(matches!(lost, Err(StoreError::Unavailable(_) | StoreError::Conflict)), "{lost:?}");
+    is_quiet(&mut watch).await;
+}
+
+#[tokio::test]
+async fn fleets_do_not_see_each_other() {
+    let fixture = Fixture::new().await;
+    let fleet =
+        |name: &str| open(EtcdOptions { fleet: name.to_owned(), ..EtcdOptions::new(fixture.cluster.urls()) });
+    let (one, other) = (fleet("a"), fleet("a-b"));
+    let mut watch = one.watch("", 0).await.unwrap();
+    set(&other, [put("x", "other")]).await;
+    let mine = set(&one, [put("x", "one")]).await;
+    assert_eq!(value(&one, "x").await.unwrap(), "one");
+    assert_eq!(keys(&other, "").await, ["x"]);
+    assert_eq!(next(&mut watch).await.unwrap(), Changes { revision: mine, changes: vec![put("x", "one")] });
+}
+
+#[tokio::test]
+async fn what_others_wrote_under_the_prefix_is_named() {
+    let mut fixture = Fixture::new().await;
+    let store = fixture.store().clone();
+    let mut watch = store.watch("", revision(&store).await).await.unwrap();
+    // Base64 of /fleetknock/default/doors/x and of "by hand".
+    fixture
+        .server()
+        .call("/v3/kv/put", r#"{"key":"L2ZsZWV0a25vY2svZGVmYXVsdC9kb29ycy94","value":"YnkgaGFuZA=="}"#);
+    let errors = [store.get("doors/x").await.err(), store.list("").await.err(), next(&mut watch).await.err()];
+    for error in errors {
+        assert!(matches!(&error, Some(StoreError::Broken(why)) if why.contains("doors/x")), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_logs_in_and_stays_in() {
+    let mut fixture = Fixture::new().await;
+    for (path, body) in [
+        ("user/add", r#"{"name":"root","password":"r"}"#),
+        ("role/add", r#"{"name":"root"}"#),
+        ("user/grant", r#"{"user":"root","role":"root"}"#),
+        ("user/add", r#"{"name":"knock","password":"right"}"#),
+        ("role/add", r#"{"name":"fleet"}"#),
+        // Base64 of /fleetknock/default/ and of the first key after it.
+        (
+            "role/grant",
+            r#"{"name":"fleet","perm":{"permType":"READWRITE","key":"L2ZsZWV0a25vY2svZGVmYXVsdC8=","range_end":"L2ZsZWV0a25vY2svZGVmYXVsdDA="}}"#,
+        ),
+        ("user/grant", r#"{"user":"knock","role":"fleet"}"#),
+        ("enable", "{}"),
+    ] {
+        let answer = fixture.server().call(&format!("/v3/auth/{path}"), body);
+        assert!(answer.contains("revision"), "{path}: {answer}");
+    }
+    let user = |password: &str| Some(("knock".to_owned(), password.to_owned()));
+    let options = EtcdOptions::new(fixture.cluster.urls());
+
+    let wrong = open(EtcdOptions { user: user("wrong"), ..options.clone() }).probe().await.unwrap_err();
+    assert!(matches!(&wrong, StoreError::Unavailable(why) if why.contains("user and password")), "{wrong}");
+    let nobody = open(options.clone()).probe().await.unwrap_err();
+    assert!(matches!(nobody, StoreError::Unavailable(_)), "{nobody}");
+    let elsewhere = EtcdOptions { user: user("right"), fleet: "other".to_owned(), ..options.clone() };
+    let elsewhere = open(elsewhere).probe().await.unwrap_err();
+    assert!(matches!(&elsewhere, StoreError::Unavailable(why) if why.contains("grant")), "{elsewhere}");
+
+    let store = open(EtcdOptions { user: user("right"), ..options });
+    let first = set(&store, [put("a", "1")]).await;
+    // The token lives for 2 s.
+    time::sleep(Duration::from_millis(3500)).await;
+    let mut watch = store.watch("", first).await.unwrap();
+    let second = set(&store, [put("a", "2")]).await;
+    assert_eq!(next(&mut watch).await.unwrap().revision, second);
+}
+
+fn open(options: EtcdOptions) -> Shared {
+    Arc::new(EtcdStore::open(options).unwrap())
+}
+
+/// A relay in front of a server that can lose answers: it passes a request on, swallows what comes back, and then
+/// breaks the connection.
+struct Proxy {
+    url: String,
+    to_swallow: Arc<AtomicU32>,
+    swallowed: Arc<AtomicU32>,
+}
+
+impl Proxy {
+    async fn start(server: &Server) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let proxy = Self { url, to_swallow: Arc::default(), swallowed: Arc::default() };
+        let (to_swallow, swallowed, address) =
+            (proxy.to_swallow.clone(), proxy.swallowed.clone(), server.address());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (to_swallow, swallowed) = (to_swallow.clone(), swallowed.clone());
+                tokio::spawn(async move {
+                    let server = tokio::net::TcpStream::connect(address).await.unwrap();
+                    let (mut from_client, mut to_client) = client.into_split();
+                    let (mut from_server, mut to_server) = server.into_split();
+                    let forward = async { tokio::io::copy(&mut from_client, &mut to_server).await };
+                    let back = async {
+                        let mut buffer = vec![0; 64 * 1024];
+                        while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
+                            if to_swallow.load(Ordering::SeqCst) > 0 {
+                                // Longer than etcd needs to carry the request out, whatever these bytes were.
+                                time::sleep(Duration::from_millis(500)).await;
+                                to_swallow.fetch_sub(1, Ordering::SeqCst);
+                                swallowed.fetch_add(1, Ordering::SeqCst);
+                                return;
+                            }
+                            if to_client.write_all(&buffer[..count]).await.is_err() {
+                                return;
+                            }
+                        }
+                    };
+                    tokio::select! { _ = forward => {}, () = back => {} }
+                });
+            }
+        });
+        proxy
+    }
+
+    fn swallow(&self, count: u32) {
+        self.to_swallow.store(count, Ordering::SeqCst);
+    }
+
+    fn swallowed(&self) -> u32 {
+        self.swallowed.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn the_deadline_covers_an_election() {
+    assert!(DEADLINE >= Duration::from_millis(2500));
+}

@@ -1,0 +1,183 @@
+//! Real etcd servers on loopback, each with a directory of its own, ended by their process numbers.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Well above what a start takes on a busy machine.
+const START_MAX: Duration = Duration::from_secs(30);
+/// How often a start is tried when somebody else took a port in between.
+const STARTS_MAX: usize = 5;
+
+/// A cluster of one or several members.
+pub(crate) struct Cluster {
+    pub(crate) members: Vec<Server>,
+}
+
+impl Cluster {
+    /// Starts it and waits until it answers.
+    pub(crate) fn start(count: usize) -> Self {
+        for _ in 0..STARTS_MAX {
+            let ports: Vec<[u16; 2]> = (0..count).map(|_| free_ports()).collect();
+            let name = |index: usize| format!("member-{index}");
+            let peers: Vec<_> = ports
+                .iter()
+                .enumerate()
+                .map(|(index, [_, peer])| format!("{}=http://127.0.0.1:{peer}", name(index)))
+                .collect();
+            let mut members: Vec<_> =
+                (0..count).map(|index| Server::start(name(index), ports[index], peers.join(","))).collect();
+            if members.iter_mut().all(Server::answers) {
+                return Self { members };
+            }
+        }
+        panic!("etcd did not start in {STARTS_MAX} attempts");
+    }
+
+    pub(crate) fn urls(&self) -> Vec<String> {
+        self.members.iter().map(Server::url).collect()
+    }
+
+    /// Which member leads.
+    pub(crate) fn leader(&self) -> usize {
+        let start = Instant::now();
+        while start.elapsed() < START_MAX {
+            for (index, member) in self.members.iter().enumerate() {
+                let status = member.call("/v3/maintenance/status", "{}");
+                let field = |name: &str| {
+                    let rest = status.split_once(&format!("\"{name}\":\""))?.1;
+                    rest.split_once('"').map(|(value, _)| value.to_owned())
+                };
+                if let (Some(leader), Some(own)) = (field("leader"), field("member_id"))
+                    && leader == own
+                {
+                    return index;
+                }
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        panic!("etcd has no leader");
+    }
+}
+
+/// One member.
+pub(crate) struct Server {
+    name: String,
+    ports: [u16; 2],
+    peers: String,
+    directory: TempDir,
+    child: Child,
+}
+
+impl Server {
+    fn start(name: String, ports: [u16; 2], peers: String) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let child = spawn(&name, ports, &peers, &directory);
+        Self { name, ports, peers, directory, child }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[0])
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.ports[0]).into()
+    }
+
+    /// As kill -9 does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts a killed one again, with what it has on disk.
+    pub(crate) fn restart(&mut self) {
+        self.child = spawn(&self.name, self.ports, &self.peers, &self.directory);
+        assert!(self.answers(), "etcd does not start again");
+    }
+
+    /// Stops it in place: connections stay open, nothing answers. `resume` undoes it.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    /// A request to the JSON gateway, for what the store has no verb for. Returns the answer's body.
+    pub(crate) fn call(&self, path: &str, body: &str) -> String {
+        self.request(path, body).unwrap_or_default()
+    }
+
+    fn request(&self, path: &str, body: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&self.address(), Duration::from_secs(2))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+        Ok(body.filter(|_| answer.starts_with("HTTP/1.1 200")).unwrap_or_default())
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Waits until it serves linearizable reads; false when it ended.
+    fn answers(&mut self) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < START_MAX {
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            // "Lw==" is a slash. With authentication on, a refusal is an answer too, but comes with another status.
+            if !self.call("/v3/kv/range", r#"{"key":"Lw=="}"#).is_empty() {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("etcd does not answer within {START_MAX:?}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(name: &str, [client, peer]: [u16; 2], peers: &str, directory: &TempDir) -> Child {
+    let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+    let log = std::fs::File::create(directory.path().join("log")).unwrap();
+    let spawned = Command::new("etcd")
+        .args(["--name", name, "--data-dir"])
+        .arg(directory.path().join("data"))
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args(["--initial-cluster", peers, "--initial-cluster-state", "new"])
+        // A lone member elects itself within one timeout; three on a busy machine keep a steady leader.
+        .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
+        .args(["--auth-token-ttl", "2"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn();
+    spawned.unwrap_or_else(|error| panic!("cannot run etcd ({error}): apt-get install etcd-server"))
+}
+
+/// Two ports that nobody listens on now. Held together, so that they differ.
+fn free_ports() -> [u16; 2] {
+    let held = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
+}
