@@ -2,7 +2,7 @@
 //!
 //! A [`Firewall`] is a driver for one kernel facility. It owns a table or chain and some sets, and touches nothing else.
 //! Openings and bans are set elements with kernel timeouts, so that they end with nobody's help. Every driver passes
-//! the one conformance suite in `conformance`, against the real kernel.
+//! the one conformance suite in `tests/firewall_conformance.rs`, against the real kernel.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,6 +11,21 @@ use std::{
 
 use fleetknock_core::{port::Port, source::Source};
 use ipnet::IpNet;
+
+mod accept;
+mod conntrack;
+mod difference;
+mod dry_run;
+mod iptables;
+mod kernel;
+mod nftables;
+mod others;
+mod settings;
+
+pub use dry_run::DryRun;
+pub use iptables::Iptables;
+pub use nftables::Nftables;
+pub use settings::{AcceptIn, Family, Kind, MarkBit, Options, SettingError, Variant, choose};
 
 /// What a host's kernel should hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,255 @@
+//! The driver for iptables: a chain placed by the program, and ipsets filled by netlink.
+//!
+//! ```text
+//! mangle PREROUTING (priority -150, as in the driver for nftables): -p tcp and -p udp jump to
+//! chain FLEETKNOCK, the same for iptables and ip6tables:
+//!   from lo                                       return
+//!   port not in fk-guard-tcp, fk-guard-udp        return
+//!   destination is another host's                 return   transit
+//!   source, source port in fk-cut                 drop     the end of a cut connection
+//!   related, established                          return
+//!   source in fk-mgmt                             return
+//!   source in fk-ban                              drop
+//!   source, port in fk-open                       mark, return
+//!   all else                                      drop
+//! ```
+//!
+//! The rules never change while the agent runs: what changes is in the sets.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use fleetknock_core::{port::Protocol, source::Source};
+use ipnet::IpNet;
+
+use super::{
+    Desired, Element, Firewall, FirewallError, Guard, Options, Repairs,
+    accept::Acceptor,
+    conntrack,
+    difference::{self, Difference, Held},
+    kernel::Kernel,
+    others,
+    settings::MarkBit,
+};
+
+mod ipset;
+mod programs;
+mod rules;
+
+use ipset::{Entry, Set};
+pub(super) use programs::Programs;
+pub(super) use rules::AcceptRules;
+use rules::Chain;
+
+/// As the driver for nftables: longer than the fifteen minutes for which TCP sends again.
+const CUT_SECONDS: u32 = 20 * 60;
+
+/// Keeps guard in a chain of iptables and in ipsets.
+pub struct Iptables {
+    kernel: Kernel,
+    programs: Programs,
+    /// For IPv4 and for IPv6.
+    chains: [Chain; 2],
+    acceptor: Acceptor,
+}
+
+impl Iptables {
+    /// Opens the netlink socket, in the network namespace of the calling thread, and looks for ipset in the kernel and for
+    /// the programs.
+    ///
+    /// # Errors
+    /// When one is missing, or the agent may not change the firewall.
+    pub fn new(options: Options) -> Result<Self, FirewallError> {
+        let mut kernel = Kernel::open()?;
+        ipset::ask(&mut kernel)?;
+        let programs = Programs::new(options.variant);
+        programs.version()?;
+        let chains = [Chain::new(programs, false, options.mark), Chain::new(programs, true, options.mark)];
+        Ok(Self { kernel, programs, chains, acceptor: Acceptor::new(&options) })
+    }
+
+    /// The mark that the rules set.
+    pub fn mark(&self) -> MarkBit {
+        self.chains[0].mark()
+    }
+
+    /// Makes sets, rules and guard as they should be; says what differed. Openings and bans stay.
+    fn mend_guard(&mut self, guard: &Guard) -> Result<Vec<String>, FirewallError> {
+        let mut said = Vec::new();
+        let created = ipset::create_all(&mut self.kernel)?;
+        if created > 0 {
+            let were = if created == 1 { "set was" } else { "sets were" };
+            said.push(format!("{created} of the guard's {were} missing and put back"));
+        }
+        let mut wanted: BTreeMap<Set, BTreeSet<Entry>> = BTreeMap::new();
+        for port in &guard.ports {
+            let set = match port.protocol() {
+                Protocol::Tcp => Set::GuardTcp,
+                Protocol::Udp => Set::GuardUdp,
+                Protocol::Icmp => continue,
+            };
+            wanted.entry(set).or_default().insert(Entry::port(port.number()));
+        }
+        for network in IpNet::aggregate(&guard.management.iter().copied().collect()) {
+            for entry in Entry::networks(network) {
+                wanted.entry(Set::management(network)).or_default().insert(entry);
+            }
+        }
+        let (mut missing, mut surplus, mut management) = (0, 0, false);
+        for set in [Set::GuardTcp, Set::GuardUdp, Set::Management4, Set::Management6] {
+            let held: BTreeSet<Entry> = ipset::list(&mut self.kernel, set)?.into_iter().collect();
+            let wanted = wanted.remove(&set).unwrap_or_default();
+            let add: Vec<Entry> = wanted.difference(&held).cloned().collect();
+            let delete: Vec<Entry> = held.difference(&wanted).cloned().collect();
+            ipset::add(&mut self.kernel, "set the guard", set, &add)?;
+            ipset::delete(&mut self.kernel, "set the guard", set, &delete)?;
+            if matches!(set, Set::GuardTcp | Set::GuardUdp) {
+                missing += add.len();
+                surplus += delete.len();
+            } else {
+                management |= !add.is_empty() || !delete.is_empty();
+            }
+        }
+        if missing > 0 && created == 0 {
+            let were = if missing == 1 { "was" } else { "were" };
+            said.push(format!("{missing} of the guarded ports {were} missing"));
+        }
+        said.extend((surplus > 0).then(|| difference::removed(surplus, "guarded port")));
+        said.extend((management && created == 0).then(|| "the management networks differed and are mended".to_owned()));
+        // The sets are filled before the rules look them up.
+        for chain in &mut self.chains {
+            said.extend(chain.mend()?);
+        }
+        said.extend(self.acceptor.mend(&mut self.kernel)?);
+        Ok(said)
+    }
+
+    fn held(&mut self) -> Result<(Held, Vec<(Set, Entry)>), FirewallError> {
+        let mut held = Held::default();
+        let mut strange = Vec::new();
+        for set in [Set::Open4, Set::Open6, Set::Ban4, Set::Ban6] {
+            for entry in ipset::list(&mut self.kernel, set)? {
+                let known = match set {
+                    Set::Open4 | Set::Open6 => {
+                        entry.element().map(|element| held.openings.insert(element, entry.remaining())).is_some()
+                    }
+                    _ => entry.source().map(|source| held.bans.insert(source, entry.remaining())).is_some(),
+                };
+                if !known {
+                    strange.push((set, entry));
+                }
+            }
+        }
+        Ok((held, strange))
+    }
+}
+
+impl Firewall for Iptables {
+    fn name(&self) -> &'static str {
+        "iptables"
+    }
+
+    fn set_guard(&mut self, guard: &Guard) -> Result<(), FirewallError> {
+        self.mend_guard(guard).map(drop)
+    }
+
+    fn open(&mut self, openings: &[(Element, Duration)]) -> Result<(), FirewallError> {
+        for (set, entries) in opening_entries(openings.iter().copied()) {
+            ipset::add(&mut self.kernel, "add an opening", set, &entries)?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, elements: &[Element]) -> Result<(), FirewallError> {
+        for (set, entries) in opening_entries(elements.iter().map(|element| (*element, SHORT))) {
+            ipset::delete(&mut self.kernel, "remove an opening", set, &entries)?;
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self, elements: &[Element]) -> Result<usize, FirewallError> {
+        let connections = conntrack::find(&mut self.kernel, elements)?;
+        for connection in &connections {
+            let end = Entry::end(connection.source, connection.protocol, connection.source_port, CUT_SECONDS);
+            ipset::add(&mut self.kernel, "cut a connection", Set::cut(connection.source), &[end])?;
+        }
+        conntrack::delete(&mut self.kernel, &connections)
+    }
+
+    fn ban(&mut self, bans: &[(Source, Duration)]) -> Result<(), FirewallError> {
+        for (set, entries) in ban_entries(bans.iter().copied()) {
+            ipset::add(&mut self.kernel, "add a ban", set, &entries)?;
+        }
+        Ok(())
+    }
+
+    fn unban(&mut self, sources: &[Source]) -> Result<(), FirewallError> {
+        for (set, entries) in ban_entries(sources.iter().map(|source| (*source, SHORT))) {
+            ipset::delete(&mut self.kernel, "remove a ban", set, &entries)?;
+        }
+        Ok(())
+    }
+
+    fn reconcile(&mut self, desired: &Desired) -> Result<Repairs, FirewallError> {
+        let mut said = self.mend_guard(&desired.guard)?;
+        let (held, strange) = self.held()?;
+        if !strange.is_empty() {
+            said.push(difference::removed(strange.len(), "element"));
+            for (set, entry) in strange {
+                ipset::delete(&mut self.kernel, "remove an element", set, &[entry])?;
+            }
+        }
+        let Difference { open, close, ban, unban, said: differs } = difference::compare(&held, desired);
+        self.close(&close)?;
+        self.unban(&unban)?;
+        self.ban(&ban)?;
+        self.open(&open)?;
+        said.extend(differs);
+        Ok(Repairs { said })
+    }
+
+    fn warnings(&mut self) -> Result<Vec<String>, FirewallError> {
+        let mut warnings = Vec::new();
+        let accept_in = self.acceptor.chain();
+        match others::default_deny(&mut self.kernel, accept_in, &mut warnings) {
+            // A kernel without nftables has no such chains.
+            Ok(()) | Err(FirewallError::Kernel { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        rules::warnings(self.programs, accept_in, &mut warnings)?;
+        Ok(warnings)
+    }
+
+    fn remove(&mut self) -> Result<(), FirewallError> {
+        self.acceptor.remove(&mut self.kernel)?;
+        for chain in &mut self.chains {
+            chain.remove()?;
+        }
+        ipset::destroy_all(&mut self.kernel)
+    }
+}
+
+/// The time that an entry is given to be removed at once; a removal does not look at it.
+const SHORT: Duration = Duration::from_secs(1);
+
+fn opening_entries(openings: impl Iterator<Item = (Element, Duration)>) -> BTreeMap<Set, Vec<Entry>> {
+    let mut sets: BTreeMap<Set, Vec<Entry>> = BTreeMap::new();
+    for (element, remaining) in openings {
+        if let (Some(seconds), true) = (difference::seconds(remaining), difference::can_be_opened(&element)) {
+            sets.entry(Set::open(element.source)).or_default().extend(Entry::opening(element, seconds));
+        }
+    }
+    sets
+}
+
+fn ban_entries(bans: impl Iterator<Item = (Source, Duration)>) -> BTreeMap<Set, Vec<Entry>> {
+    let mut sets: BTreeMap<Set, Vec<Entry>> = BTreeMap::new();
+    for (source, remaining) in bans {
+        if let Some(seconds) = difference::seconds(remaining) {
+            sets.entry(Set::ban(source)).or_default().push(Entry::ban(source, seconds));
+        }
+    }
+    sets
+}

@@ -1,0 +1,249 @@
+//! The driver for nftables: the table `inet fleetknock`, by netlink alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use fleetknock_core::source::Source;
+
+use super::{
+    Desired, Element, Firewall, FirewallError, Guard, Options, Repairs,
+    accept::Acceptor,
+    conntrack,
+    difference::{self, Difference},
+    kernel::{Kernel, NFTABLES, Request},
+    others,
+    settings::MarkBit,
+};
+
+pub(super) mod expressions;
+pub(super) mod foreign;
+mod holdings;
+mod layout;
+mod sets;
+
+use holdings::Holdings;
+pub(super) use sets::{TCP, UDP};
+use sets::{ELEMENTS_PER_REQUEST, Entry, Set};
+
+/// Our table's name.
+pub(super) const TABLE: &str = "fleetknock";
+/// `NFT_MSG_GETGEN`.
+const GET_GENERATION: u8 = 16;
+
+/// Keeps guard in an own nftables table.
+pub struct Nftables {
+    kernel: Kernel,
+    mark: MarkBit,
+    acceptor: Acceptor,
+    accepts: bool,
+}
+
+impl Nftables {
+    /// Opens the netlink socket, in the network namespace of the calling thread, and asks whether the kernel has nftables.
+    ///
+    /// # Errors
+    /// When it has not, or the agent may not change the firewall.
+    pub fn new(options: Options) -> Result<Self, FirewallError> {
+        let mut kernel = Kernel::open()?;
+        kernel.request("use nftables", &Request::new(NFTABLES, GET_GENERATION, 0, Vec::new()))?;
+        let accepts = options.accept_in.is_some();
+        Ok(Self { kernel, mark: options.mark, acceptor: Acceptor::new(&options), accepts })
+    }
+
+    /// Makes table, rules and guard as they should be; says what differed. Openings and bans stay.
+    fn mend_guard(&mut self, guard: &Guard, held: &Holdings) -> Result<Vec<String>, FirewallError> {
+        let mut said = held.said(guard.ports.len());
+        let ports: BTreeSet<Vec<u8>> = guard.ports.iter().filter_map(|port| sets::port_key(*port)).collect();
+        let (management4, management6) = sets::intervals(guard.management.iter());
+        let mut first = Vec::new();
+        if held.is_sound() {
+            if !held.rules.are_right() {
+                first.extend(layout::new_rules(self.mark));
+            }
+        } else {
+            first.extend(layout::new_table(self.mark));
+        }
+        let before = if held.is_sound() { held.guard.clone() } else { BTreeSet::new() };
+        let missing: Vec<Entry> = ports.difference(&before).map(|key| Entry::new(key.clone(), None)).collect();
+        let surplus: Vec<Entry> = before.difference(&ports).map(|key| Entry::new(key.clone(), None)).collect();
+        let mut management_differs = false;
+        for (set, wanted, present) in [
+            (Set::Management4, &management4, &held.management4),
+            (Set::Management6, &management6, &held.management6),
+        ] {
+            if !held.is_sound() {
+                first.extend(add(set, wanted));
+            } else if wanted != present {
+                management_differs = true;
+                first.push(set.flush());
+                first.extend(add(set, wanted));
+            }
+        }
+        if held.is_sound() {
+            said.extend((!missing.is_empty()).then(|| {
+                format!("{} of the guarded ports {} missing", missing.len(), if missing.len() == 1 { "was" } else { "were" })
+            }));
+            said.extend((!surplus.is_empty()).then(|| difference::removed(surplus.len(), "guarded port")));
+            said.extend(management_differs.then(|| "the management networks differed and are mended".to_owned()));
+        }
+        // What is to be guarded comes first and together with the rules; what no longer is goes last.
+        first.extend(add(Set::Guard, &missing));
+        first.extend(surplus.chunks(ELEMENTS_PER_REQUEST).map(|chunk| Set::Guard.delete(chunk)));
+        self.kernel.batch("set the guard", &first)?;
+        if !held.is_sound() {
+            // They went with the table.
+            self.set_timed("keep the openings and bans", &held.timed)?;
+        }
+        Ok(said)
+    }
+
+    fn read(&mut self, with_timed: bool) -> Result<Holdings, FirewallError> {
+        Holdings::read(&mut self.kernel, self.mark, with_timed)
+    }
+
+    /// Adds timed elements, or sets their remaining times.
+    fn set_timed(&mut self, action: &'static str, sets: &BTreeMap<Set, Vec<Entry>>) -> Result<(), FirewallError> {
+        for (set, entries) in sets {
+            for chunk in entries.chunks(ELEMENTS_PER_REQUEST) {
+                // Kernels before 6.12 leave the time of an element that exists as it is: it has to be removed first, and
+                // for that it has to exist.
+                self.kernel.batch(action, &[set.add(chunk), set.delete(chunk), set.add(chunk)])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes timed elements, whether they exist or not.
+    fn clear_timed(&mut self, action: &'static str, sets: &BTreeMap<Set, Vec<Entry>>) -> Result<(), FirewallError> {
+        for (set, entries) in sets {
+            for chunk in entries.chunks(ELEMENTS_PER_REQUEST) {
+                self.kernel.batch(action, &[set.add(chunk), set.delete(chunk)])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Firewall for Nftables {
+    fn name(&self) -> &'static str {
+        "nftables"
+    }
+
+    fn set_guard(&mut self, guard: &Guard) -> Result<(), FirewallError> {
+        let mut held = self.read(false)?;
+        if !held.is_sound() {
+            held = self.read(true)?;
+        }
+        self.mend_guard(guard, &held)?;
+        self.acceptor.mend(&mut self.kernel)?;
+        Ok(())
+    }
+
+    fn open(&mut self, openings: &[(Element, Duration)]) -> Result<(), FirewallError> {
+        self.set_timed("add an opening", &opening_entries(openings.iter().copied()))
+    }
+
+    fn close(&mut self, elements: &[Element]) -> Result<(), FirewallError> {
+        self.clear_timed("remove an opening", &opening_entries(elements.iter().map(|element| (*element, SHORT))))
+    }
+
+    fn cut(&mut self, elements: &[Element]) -> Result<usize, FirewallError> {
+        let connections = conntrack::find(&mut self.kernel, elements)?;
+        let mut ends: BTreeMap<Set, Vec<Entry>> = BTreeMap::new();
+        for connection in &connections {
+            let key = sets::cut_key(connection.source, connection.protocol, connection.source_port);
+            ends.entry(Set::cut(connection.source)).or_default().push(Entry::new(key, Some(layout::CUT_MS)));
+        }
+        self.set_timed("cut a connection", &unique(ends))?;
+        conntrack::delete(&mut self.kernel, &connections)
+    }
+
+    fn ban(&mut self, bans: &[(Source, Duration)]) -> Result<(), FirewallError> {
+        self.set_timed("add a ban", &ban_entries(bans.iter().copied()))
+    }
+
+    fn unban(&mut self, sources: &[Source]) -> Result<(), FirewallError> {
+        self.clear_timed("remove a ban", &ban_entries(sources.iter().map(|source| (*source, SHORT))))
+    }
+
+    fn reconcile(&mut self, desired: &Desired) -> Result<Repairs, FirewallError> {
+        let mut held = self.read(true)?;
+        if !held.is_sound() {
+            // Nothing is to be kept but what is desired.
+            held.timed.clear();
+        }
+        let mut said = self.mend_guard(&desired.guard, &held)?;
+        if !held.strange.is_empty() {
+            said.push(difference::removed(held.strange.values().map(Vec::len).sum(), "element"));
+            self.clear_timed("remove an element", &held.strange)?;
+        }
+        let Difference { open, close, ban, unban, said: differs } = difference::compare(&held.timed(), desired);
+        self.close(&close)?;
+        self.unban(&unban)?;
+        self.ban(&ban)?;
+        self.open(&open)?;
+        if held.is_sound() {
+            said.extend(differs);
+        } else if let Some(first) = said.first_mut() {
+            *first = held.said_with(desired.guard.ports.len(), open.len());
+        }
+        said.extend(self.acceptor.mend(&mut self.kernel)?);
+        Ok(Repairs { said })
+    }
+
+    fn warnings(&mut self) -> Result<Vec<String>, FirewallError> {
+        let mut warnings = Vec::new();
+        let accept_in = self.acceptor.chain().cloned();
+        others::default_deny(&mut self.kernel, accept_in.as_ref(), &mut warnings)?;
+        if !self.accepts {
+            others::legacy_tables(&mut warnings);
+        }
+        Ok(warnings)
+    }
+
+    fn remove(&mut self) -> Result<(), FirewallError> {
+        self.acceptor.remove(&mut self.kernel)?;
+        self.kernel.batch("remove the guard", &layout::remove_table())
+    }
+}
+
+/// The time that an element is given to be removed at once.
+const SHORT: Duration = Duration::from_secs(1);
+
+fn opening_entries(openings: impl Iterator<Item = (Element, Duration)>) -> BTreeMap<Set, Vec<Entry>> {
+    let mut sets: BTreeMap<Set, Vec<Entry>> = BTreeMap::new();
+    for (element, remaining) in openings {
+        if let (Some(key), Some(ms)) = (sets::opening_key(element), difference::milliseconds(remaining)) {
+            sets.entry(Set::open(element.source)).or_default().push(Entry::new(key, Some(ms)));
+        }
+    }
+    unique(sets)
+}
+
+fn ban_entries(bans: impl Iterator<Item = (Source, Duration)>) -> BTreeMap<Set, Vec<Entry>> {
+    let mut sets: BTreeMap<Set, Vec<Entry>> = BTreeMap::new();
+    for (source, remaining) in bans {
+        if let Some(ms) = difference::milliseconds(remaining) {
+            sets.entry(Set::ban(source)).or_default().push(Entry::new(sets::source_key(source), Some(ms)));
+        }
+    }
+    unique(sets)
+}
+
+/// Each key once, with the time given last: the kernel refuses to delete a key twice in one batch.
+fn unique(mut sets: BTreeMap<Set, Vec<Entry>>) -> BTreeMap<Set, Vec<Entry>> {
+    for entries in sets.values_mut() {
+        if entries.len() > 1 {
+            let last: BTreeMap<Vec<u8>, Option<u64>> =
+                entries.drain(..).map(|entry| (entry.key, entry.remaining_ms)).collect();
+            entries.extend(last.into_iter().map(|(key, remaining_ms)| Entry::new(key, remaining_ms)));
+        }
+    }
+    sets
+}
+
+fn add(set: Set, entries: &[Entry]) -> impl Iterator<Item = Request> {
+    entries.chunks(ELEMENTS_PER_REQUEST).map(move |chunk| set.add(chunk))
+}
