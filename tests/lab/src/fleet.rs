@@ -226,10 +226,6 @@ impl<'lab> Fleet<'lab> {
             serde_json::from_str(&text).with_context(|| format!("get {kind} printed no JSON: {text}"))?;
         match json {
             Value::Array(items) => Ok(items),
-            Value::Object(mut object) => match object.remove("items") {
-                Some(Value::Array(items)) => Ok(items),
-                _ => bail!("get {kind} printed no list: {text}"),
-            },
             _ => bail!("get {kind} printed no list: {text}"),
         }
     }
@@ -298,8 +294,8 @@ impl Agent {
     }
 }
 
-/// A field of what the operator's command printed, by its name in the wire contract; also found in camel case and
-/// under `metadata`, `spec` and `status`.
+/// A field of what the operator's command printed, by its name in snake or camel case; also found under `metadata`,
+/// `spec` and `status`.
 pub fn field<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
     let camel = camel_case(name);
     let direct = |value: &'v Value| value.get(name).or_else(|| value.get(&camel));

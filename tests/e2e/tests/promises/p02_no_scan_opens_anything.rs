@@ -33,7 +33,7 @@ fn scans_of_every_shape_open_nothing() -> Result<()> {
         }
         wait_until("the scanner to be banned", SOON, || {
             let bans = three.fleet.list("bans")?;
-            Ok(bans.iter().any(|ban| fleet::text(ban, "source") == Some(&banned.v4().to_string())))
+            Ok(bans.iter().any(|ban| fleet::text(ban, "name") == Some(&banned.v4().to_string())))
         })?;
         three.witness(&three.client)?;
         for scanner in [&banned, &unbannable] {

@@ -93,9 +93,9 @@ fn a_killed_agent_comes_back_without_a_gap_in_the_guard() -> Result<()> {
 fn picture(three: &Three<'_>) -> Result<BTreeSet<String>> {
     let mut all = BTreeSet::new();
     for (kind, fields) in [
-        ("doors", &["name", "revision", "created_ms", "updated_ms"][..]),
-        ("openings", &["id", "door", "source", "opened_ms", "expires_ms", "generation"]),
-        ("bans", &["source", "since_ms", "expires_ms", "reason"]),
+        ("doors", &["name", "revision", "created", "updated"][..]),
+        ("openings", &["name", "door", "source", "opened", "expires", "generation"]),
+        ("bans", &["name", "since", "expires", "reason"]),
     ] {
         for item in three.fleet.list(kind)? {
             let values: Vec<_> =

@@ -75,16 +75,17 @@ fn knocking_ten_times_leaves_one_opening_extended() -> Result<()> {
     Lab::scenario("again", |lab| {
         let three = Three::guarded(lab, MIXED, 30)?;
         let own = three.client.v4().to_string();
-        let mut expires = 0;
+        // RFC 3339 in UTC: later times are greater texts.
+        let mut expires = String::new();
         for count in 1..=10 {
             three.client.knock(None, &three.knock(Family::V4))?;
             wait_until(&format!("knock {count} to count"), SOON, || {
                 Ok(fleet::number(&three.fleet.opening_of(&own, SOON)?, "generation") == Some(count))
             })?;
             let opening = three.fleet.opening_of(&own, SOON)?;
-            let now = fleet::number(&opening, "expires_ms").context("no expiry")?;
-            ensure!(now > expires, "knock {count} did not extend the opening");
-            expires = now;
+            let now = fleet::text(&opening, "expires").context("no expiry")?;
+            ensure!(now > expires.as_str(), "knock {count} did not extend the opening");
+            expires = now.to_owned();
         }
         three.wait_open(&three.client, None, Family::V4)?;
         ensure!(three.openings_ever(None)? == 1, "there is more than one opening");

@@ -67,7 +67,7 @@ fn misses(host: &Host, count: u16) -> Vec<Shot> {
 
 fn is_banned(three: &Three<'_>, client: &Host) -> Result<bool> {
     let own = client.v4().to_string();
-    Ok(three.fleet.list("bans")?.iter().any(|ban| fleet::text(ban, "source") == Some(&own)))
+    Ok(three.fleet.list("bans")?.iter().any(|ban| fleet::text(ban, "name") == Some(&own)))
 }
 
 fn wait_for_ban(three: &Three<'_>, client: &Host) -> Result<()> {
