@@ -248,14 +248,14 @@ pub(super) fn sort(url: &str, error: etcd_client::Error) -> Failure {
         Code::OutOfRange if status.message().contains("compacted") => {
             Failure::Final(StoreError::Compacted { oldest: 0 })
         }
-        Code::InvalidArgument if status.message().contains("authentication failed") => {
-            Failure::NotDone(format!("{said}; check the user and password for etcd"))
+        _ if is_login(status.message()) => {
+            Failure::Final(StoreError::Unavailable(format!("{said}; check the user and password for etcd")))
         }
         Code::InvalidArgument => Failure::Final(StoreError::Invalid(said)),
         Code::DataLoss => Failure::Final(StoreError::Broken(said)),
-        Code::PermissionDenied => {
-            Failure::NotDone(format!("{said}; grant etcd's user read and write on the fleet's prefix"))
-        }
+        Code::PermissionDenied => Failure::Final(StoreError::Unavailable(format!(
+            "{said}; grant etcd's user read and write on the fleet's prefix"
+        ))),
         Code::Unauthenticated => Failure::NotDone(said),
         Code::ResourceExhausted if status.message().contains("space") => {
             Failure::NotDone(format!("{said}; compact, defragment and disarm etcd's alarm"))
@@ -264,6 +264,13 @@ pub(super) fn sort(url: &str, error: etcd_client::Error) -> Failure {
         _ if status.message().contains("no leader") || never_left(&status) => Failure::NotDone(said),
         _ => Failure::Unknown(said),
     }
+}
+
+/// Whether it is about who we are (etcd's `api/v3rpc/rpctypes/error.go`): an operator's to cure, and then worth a retry.
+fn is_login(message: &str) -> bool {
+    ["authentication failed", "user name is empty", "authentication is not enabled"]
+        .iter()
+        .any(|about| message.contains(about))
 }
 
 /// Whether the call failed before there was a connection to send it on.

@@ -103,7 +103,7 @@ impl Watching {
         self.pause = PAUSE_LAST.min(self.pause * 2);
         match self.create().await {
             Ok(stream) => self.stream = Some(stream),
-            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::Final(error)) if !error.is_retryable() => return Err(error),
             Err(failure) => warn!(?failure, "cannot watch etcd; trying on"),
         }
         Ok(())

@@ -18,10 +18,17 @@ fn failures_are_sorted_by_what_is_known_about_the_outcome() {
     for (code, message) in [
         (Code::Unavailable, "etcdserver: no leader"),
         (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
-        (Code::PermissionDenied, "etcdserver: permission denied"),
-        (Code::InvalidArgument, "etcdserver: authentication failed, invalid user ID or password"),
     ] {
         assert!(matches!(sorted(code, message), Failure::NotDone(_)), "{message}");
+    }
+    for (code, message) in [
+        (Code::PermissionDenied, "etcdserver: permission denied"),
+        (Code::InvalidArgument, "etcdserver: authentication failed, invalid user ID or password"),
+        (Code::InvalidArgument, "etcdserver: user name is empty"),
+        (Code::FailedPrecondition, "etcdserver: authentication is not enabled"),
+    ] {
+        let refused = sorted(code, message);
+        assert!(matches!(&refused, Failure::Final(error) if error.is_retryable()), "{message}: {refused:?}");
     }
     let compacted = sorted(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted");
     assert!(matches!(compacted, Failure::Final(StoreError::Compacted { .. })));
