@@ -92,6 +92,6 @@ mod tests {
 
     #[test]
     fn prints_as_rfc_3339() {
-        assert_eq!(Timestamp::from_millis(1_795_361_411_250).to_string(), "2026-11-22T14:50:11.250Z");
+        assert_eq!(Timestamp::from_millis(1_795_361_411_250).to_string(), "2026-11-22T15:30:11.250Z");
     }
 }

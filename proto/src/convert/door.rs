@@ -101,13 +101,7 @@ fn wire_path(field: &str) -> String {
 /// A door for the wire: its name, its labels and what the operator declared; the rest is the controller's to fill in.
 /// Steps are left out unless `reveal` is set; their number is always told.
 pub fn door_message(door: &Door, reveal: bool) -> v1::Door {
-    let Knock::Sequence(sequence) = door.knock() else {
-        // Never for a door of this version: the core knows no other knock.
-        return v1::Door {
-            name: door.name().to_string(),
-            ..v1::Door::default()
-        };
-    };
+    let Knock::Sequence(sequence) = door.knock();
     let shown = if reveal { sequence.steps.as_slice() } else { &[] };
     let steps = shown.iter().map(|step| v1::Step {
         hosts: Some((&step.hosts).into()),

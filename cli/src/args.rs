@@ -1,0 +1,132 @@
+//! What the command understands, and who does it.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    apply, ban, check, close, completions, controller::Controller, delete, describe, get, import, knock,
+    open, output, watch,
+};
+
+/// Port knocking for a fleet: knock, and operate doors, hosts, openings and bans.
+#[derive(Debug, Parser)]
+#[command(name = "fleetknock", version, propagate_version = true, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str =
+    "Exit codes: 0 done, 1 not found or refused, 64 wrong usage, 65 wrong file or field, 66 file cannot be
+read, 69 controller cannot be reached, 75 try again, 77 not permitted.
+
+Examples:
+  fleetknock knock tcp/7412@edge-1.example udp/23981@db-1.example --then-wait tcp/22@bastion.example
+  fleetknock apply -f doors/
+  fleetknock get openings --door bastion-ssh
+  fleetknock open bastion-ssh --source 203.0.113.5 --for 60s --reason 'ticket 4711'";
+
+/// What every command that asks a controller takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Global {
+    /// The controller to ask
+    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:7600")]
+    pub(crate) controller: String,
+    /// Talk to the controller in plain text: anybody on the way can read and change it
+    #[arg(long, global = true)]
+    pub(crate) insecure: bool,
+    /// How long an answer may take [default: 10s; for knock --then-wait 5s]
+    #[arg(long, global = true, value_name = "TIME", value_parser = time)]
+    pub(crate) timeout: Option<Duration>,
+    /// A YAML file with these settings: controller, insecure, timeout
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create or change doors from YAML files
+    Apply(apply::Apply),
+    /// Ignore a source: its knocks do not count and its openings are withdrawn
+    Ban(ban::Ban),
+    /// Judge doors without a controller: form, strength, and whether they could lock you out
+    Check(check::Check),
+    /// Withdraw openings
+    Close(close::Close),
+    /// Write a completion script for a shell
+    Completions(completions::Completions),
+    /// Delete doors, forget hosts, lift bans
+    Delete(delete::Delete),
+    /// Show everything about one door, host, opening or ban
+    Describe(describe::Describe),
+    /// List doors, hosts, openings, bans or attempts
+    Get(get::Get),
+    /// Turn a knockd.conf into doors
+    Import(import::Import),
+    /// Knock: send packets in order, and wait until a port opens
+    Knock(knock::Knock),
+    /// Open a door for a source without a knock
+    Open(open::Open),
+    /// Lift the ban of a source
+    Unban(ban::Unban),
+    /// Show events as they happen
+    Watch(watch::Watch),
+}
+
+/// Runs the command.
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
+    let out = &mut output::Out::standard();
+    let global = &cli.global;
+    match cli.command {
+        Command::Check(command) => check::run(&command, out),
+        Command::Completions(command) => completions::run(&command, out),
+        Command::Import(command) => import::run(&command, out),
+        Command::Knock(command) => knock::run(command, global.timeout, out).await,
+        Command::Apply(command) => apply::run(&command, &Controller::new(global)?, out).await,
+        Command::Ban(command) => ban::run(&command, &Controller::new(global)?, out).await,
+        Command::Close(command) => close::run(&command, &Controller::new(global)?, out).await,
+        Command::Delete(command) => delete::run(&command, &Controller::new(global)?, out).await,
+        Command::Describe(command) => describe::run(&command, &Controller::new(global)?, out).await,
+        Command::Get(command) => get::run(&command, &Controller::new(global)?, out).await,
+        Command::Open(command) => open::run(&command, &Controller::new(global)?, out).await,
+        Command::Unban(command) => ban::unban(&command, &Controller::new(global)?, out).await,
+        Command::Watch(command) => watch::run(&command, &Controller::new(global)?, out).await,
+    }
+}
+
+/// A time such as `15s` or `1m30s`.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|_| "write a time like 15s or 1m30s".to_owned())?;
+    if time.is_zero() { Err("a time must be above zero".to_owned()) } else { Ok(time) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Cli::command().get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Example"), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn times_need_a_unit_and_are_not_zero() {
+        assert_eq!(time("1m30s"), Ok(Duration::from_secs(90)));
+        for wrong in ["", "5", "0s", "soon"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! `fleetknock delete`: doors, hosts and bans by name, or the doors of files.
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::Args;
+use fleetknock_proto::v1;
+use fleetknock_runtime::exit;
+
+use crate::{controller::Controller, files, kind::Kind, output::Out};
+
+/// A deleted door's openings are withdrawn. A host can be forgotten while it is not connected.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  fleetknock delete door bastion-ssh
+  fleetknock delete -f doors/
+  fleetknock delete host old-edge-1 old-edge-2
+  fleetknock delete ban 203.0.113.5")]
+pub(crate) struct Delete {
+    /// doors, hosts or bans; the singular works too
+    #[arg(required_unless_present = "files")]
+    kind: Option<Kind>,
+    /// Names of doors or hosts, sources of bans
+    #[arg(required_unless_present = "files")]
+    names: Vec<String>,
+    /// The doors that a file, the files of a directory, or standard input (-) declare
+    #[arg(short = 'f', long = "file", value_name = "FILE|DIR|-", conflicts_with_all = ["kind", "names"])]
+    files: Vec<PathBuf>,
+    /// Cut the connections that came in through a deleted door too
+    #[arg(long)]
+    kill_connections: bool,
+}
+
+pub(crate) async fn run(command: &Delete, controller: &Controller, out: &mut Out) -> anyhow::Result<()> {
+    let (kind, names) = match command.kind {
+        Some(kind) => (kind, command.names.clone()),
+        None => {
+            let doors = files::read(&command.files)?;
+            for problem in &doors.problems {
+                out.problem(problem)?;
+            }
+            if !doors.problems.is_empty() {
+                return Err(exit::coded(exit::DATA, anyhow!("nothing was deleted")));
+            }
+            (Kind::Door, doors.found.iter().map(|found| found.door.name().to_string()).collect())
+        }
+    };
+    let mut last = None;
+    for name in names {
+        match one(kind, &name, command.kill_connections, controller).await {
+            Ok(line) => out.line(line)?,
+            // The others are deleted all the same; the last error is the command's.
+            Err(error) => {
+                if let Some(earlier) = last.replace(error) {
+                    out.problem(format!("{earlier:#}"))?;
+                }
+            }
+        }
+    }
+    last.map_or(Ok(()), Err)
+}
+
+async fn one(
+    kind: Kind,
+    name: &str,
+    kill_connections: bool,
+    controller: &Controller,
+) -> anyhow::Result<String> {
+    let mut client = controller.client();
+    Ok(match kind {
+        Kind::Door => {
+            let request = v1::DeleteDoorRequest { name: name.to_owned(), kill_connections };
+            let answer = controller.call(client.delete_door(request)).await?;
+            match answer.openings_withdrawn {
+                0 => format!("door/{name} deleted"),
+                1 => format!("door/{name} deleted, 1 opening withdrawn"),
+                count => format!("door/{name} deleted, {count} openings withdrawn"),
+            }
+        }
+        Kind::Host => {
+            controller.call(client.delete_host(v1::DeleteHostRequest { name: name.to_owned() })).await?;
+            format!("host/{name} forgotten")
+        }
+        Kind::Ban => {
+            controller.call(client.unban_source(v1::UnbanSourceRequest { source: name.to_owned() })).await?;
+            format!("ban/{name} lifted")
+        }
+        Kind::Opening => {
+            let error = anyhow!("openings are not deleted; close them with 'fleetknock close {name}'");
+            return Err(exit::coded(exit::USAGE, error));
+        }
+        Kind::Attempt => {
+            let error = anyhow!("attempts are not deleted; 'fleetknock ban {name}' stops a source");
+            return Err(exit::coded(exit::USAGE, error));
+        }
+    })
+}

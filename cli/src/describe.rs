@@ -1,0 +1,251 @@
+//! `fleetknock describe`: everything about one thing, for people.
+
+use anyhow::anyhow;
+use clap::Args;
+use fleetknock_core::time::Timestamp;
+use fleetknock_proto::{limits, v1};
+use fleetknock_runtime::exit;
+
+use crate::{
+    controller::Controller,
+    get::pages,
+    kind::Kind,
+    output::{Out, ago, aligned, remaining},
+    resource::{clock, host_state, labels, millis, opening_state, ports, selector, sequence, some},
+};
+
+/// Shows what `get` shows and what belongs to it.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  fleetknock describe door bastion-ssh
+  fleetknock describe host edge-1
+  fleetknock describe opening 01k2v7")]
+pub(crate) struct Describe {
+    /// doors, hosts, openings or bans; the singular works too
+    kind: Kind,
+    /// A door's or host's name, an opening's id, a ban's source
+    name: String,
+}
+
+pub(crate) async fn run(command: &Describe, controller: &Controller, out: &mut Out) -> anyhow::Result<()> {
+    let name = command.name.clone();
+    let now = out.now();
+    let text = match command.kind {
+        Kind::Door => {
+            let door = controller
+                .call(controller.client().get_door(v1::GetDoorRequest { name, reveal: false }))
+                .await?;
+            let openings = openings(controller, &door.name, "").await?;
+            describe_door(&door, &openings, now)
+        }
+        Kind::Host => describe_host(
+            &controller.call(controller.client().get_host(v1::GetHostRequest { name })).await?,
+            now,
+        ),
+        Kind::Opening => {
+            let request = v1::GetOpeningRequest { id: name };
+            describe_opening(&controller.call(controller.client().get_opening(request)).await?, now)
+        }
+        Kind::Ban => {
+            let request = v1::GetBanRequest { source: name };
+            describe_ban(&controller.call(controller.client().get_ban(request)).await?, now)
+        }
+        Kind::Attempt => {
+            let error =
+                anyhow!("attempts cannot be described; 'fleetknock get attempts SOURCE' shows all there is");
+            return Err(exit::coded(exit::USAGE, error));
+        }
+    };
+    out.raw(&text)?;
+    Ok(())
+}
+
+async fn openings(controller: &Controller, door: &str, source: &str) -> anyhow::Result<Vec<v1::Opening>> {
+    pages(async |page_token| {
+        let request = v1::ListOpeningsRequest {
+            page_size: limits::PAGE_MAX as u32,
+            page_token,
+            door: door.to_owned(),
+            source: source.to_owned(),
+            ended: false,
+        };
+        let page = controller.call(controller.client().list_openings(request)).await?;
+        Ok((page.openings, page.next_page_token))
+    })
+    .await
+}
+
+fn describe_door(door: &v1::Door, openings: &[v1::Opening], now: Timestamp) -> String {
+    let spec = door.spec.clone().unwrap_or_default();
+    let sequence = sequence(door);
+    let steps = sequence.length.max(sequence.steps.len() as u32);
+    let mut text = facts([
+        ("Name", door.name.clone()),
+        ("Labels", labels(&door.labels)),
+        (
+            "Knock",
+            format!("{steps} steps within {}, {:.1} bits", millis(sequence.within_ms), door.strength_bits),
+        ),
+        ("Sources", if spec.sources.is_empty() { "any".to_owned() } else { spec.sources.join(", ") }),
+        ("Opens", ports(&spec.open_ports)),
+        ("On", selector(spec.open_hosts.as_ref())),
+        ("For", millis(spec.open_for_ms)),
+        ("Hosts now", some(&door.hosts.join(", "))),
+        ("Created", when(door.created_ms, now)),
+        ("Updated", when(door.updated_ms, now)),
+        ("Revision", door.revision.to_string()),
+        ("Openings", door.active_openings.to_string()),
+    ]);
+    let rows = openings.iter().map(|opening| {
+        let left = remaining(Timestamp::from_millis(opening.expires_ms), now);
+        vec![format!("  {}", opening.source), left, opening.id.clone(), opening.opened_by.clone()]
+    });
+    text.push_str(&aligned(&rows.collect::<Vec<_>>()));
+    text
+}
+
+fn describe_host(host: &v1::Host, now: Timestamp) -> String {
+    let state = if host.connected {
+        format!("connected to {} for {}", some(&host.controller), ago(host.connected_since_ms, now))
+    } else {
+        format!("away, seen {} ago", ago(host.last_seen_ms, now))
+    };
+    let drops = format!(
+        "{} in the kernel, {} for a full queue, {} malformed, {} over a source's limit",
+        host.drops_kernel, host.drops_queue, host.drops_malformed, host.drops_source_limit
+    );
+    let repairs = match host.last_repair.as_str() {
+        "" => host.repairs.to_string(),
+        last => format!("{}, the last: {last}", host.repairs),
+    };
+    let mut text = facts([
+        ("Name", host.name.clone()),
+        ("Labels", labels(&host.labels)),
+        ("State", state),
+        ("Addresses", some(&host.addresses.join(", "))),
+        ("Version", some(&host.version)),
+        ("Firewall", some(&host.firewall)),
+        ("Clock", clock(host)),
+        ("Guards", some(&ports(&host.guarded))),
+        ("For doors", some(&host.doors.join(", "))),
+        ("Knocks seen", host.observations.to_string()),
+        ("Dropped", drops),
+        ("Repairs", repairs),
+        ("Revision", host.revision.to_string()),
+        ("Warnings", host.warnings.len().to_string()),
+    ]);
+    for warning in &host.warnings {
+        text.push_str(&aligned(&[vec![format!("  {warning}")]]));
+    }
+    text
+}
+
+fn describe_opening(opening: &v1::Opening, now: Timestamp) -> String {
+    let state = match opening.state() {
+        v1::OpeningState::Active => {
+            format!("active, {} left", remaining(Timestamp::from_millis(opening.expires_ms), now))
+        }
+        v1::OpeningState::Withdrawn => format!("withdrawn: {}", some(&opening.closed_reason)),
+        state => opening_state(state).to_owned(),
+    };
+    let mut text = facts([
+        ("Id", opening.id.clone()),
+        ("Door", opening.door.clone()),
+        ("Source", opening.source.clone()),
+        ("Ports", ports(&opening.ports)),
+        ("State", state),
+        ("Opened", when(opening.opened_ms, now)),
+        ("Opened by", some(&opening.opened_by)),
+        (
+            "Refreshed",
+            format!(
+                "{} times, last {}",
+                opening.generation.saturating_sub(1),
+                when(opening.refreshed_ms, now)
+            ),
+        ),
+        ("Expires", Timestamp::from_millis(opening.expires_ms).to_string()),
+        ("Hosts", opening.hosts.len().to_string()),
+    ]);
+    let rows = opening.hosts.iter().map(|host| {
+        let took = if host.took_us == 0 { "-".to_owned() } else { format!("{}us", host.took_us) };
+        vec![
+            format!("  {}", host.host),
+            host_state(host.state()).to_owned(),
+            took,
+            format!("{} ago", ago(host.changed_ms, now)),
+            host.reason.clone(),
+        ]
+    });
+    text.push_str(&aligned(&rows.collect::<Vec<_>>()));
+    text
+}
+
+fn describe_ban(ban: &v1::Ban, now: Timestamp) -> String {
+    facts([
+        ("Source", ban.source.clone()),
+        ("Reason", some(&ban.reason)),
+        ("By", some(&ban.by)),
+        ("Since", when(ban.since_ms, now)),
+        ("Expires", Timestamp::from_millis(ban.expires_ms).to_string()),
+        ("Remaining", remaining(Timestamp::from_millis(ban.expires_ms), now)),
+    ])
+}
+
+fn facts<const N: usize>(facts: [(&str, String); N]) -> String {
+    aligned(&facts.map(|(name, value)| vec![format!("{name}:"), value]))
+}
+
+/// Such as `2026-11-22T15:30:11.250Z (5m ago)`.
+fn when(ms: u64, now: Timestamp) -> String {
+    if ms == 0 { "-".to_owned() } else { format!("{} ({} ago)", Timestamp::from_millis(ms), ago(ms, now)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_opening_lists_its_hosts() {
+        let host = |host: &str, state: v1::HostOpeningState, took_us, reason: &str| v1::OpeningOnHost {
+            host: host.into(),
+            state: state.into(),
+            reason: reason.into(),
+            changed_ms: 1_795_361_410_000,
+            took_us,
+        };
+        let opening = v1::Opening {
+            id: "01k2".into(),
+            door: "ssh".into(),
+            source: "203.0.113.5".into(),
+            ports: vec![v1::Port { protocol: 1, port: 22 }],
+            state: v1::OpeningState::Active.into(),
+            opened_ms: 1_795_361_400_000,
+            refreshed_ms: 1_795_361_400_000,
+            expires_ms: 1_795_361_430_000,
+            generation: 1,
+            opened_by: "knock".into(),
+            closed_reason: String::new(),
+            hosts: vec![
+                host("a", v1::HostOpeningState::Applied, 21, ""),
+                host("bastion-2", v1::HostOpeningState::Failed, 0, "no such\u{1b}[2J set"),
+            ],
+        };
+        assert_eq!(
+            describe_opening(&opening, Timestamp::from_millis(1_795_361_411_500)),
+            "Id:         01k2
+Door:       ssh
+Source:     203.0.113.5
+Ports:      tcp/22
+State:      active, 19s left
+Opened:     2026-11-22T15:30:00.000Z (11s ago)
+Opened by:  knock
+Refreshed:  0 times, last 2026-11-22T15:30:00.000Z (11s ago)
+Expires:    2026-11-22T15:30:30.000Z
+Hosts:      2
+  a          applied  21us  1s ago
+  bastion-2  failed   -     1s ago  no such\u{fffd}[2J set
+"
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! `fleetknock get`: lists.
+
+use std::future::Future;
+
+use anyhow::anyhow;
+use clap::Args;
+use fleetknock_core::source::Source;
+use fleetknock_proto::{limits, v1};
+use fleetknock_runtime::exit;
+
+use crate::{
+    controller::Controller,
+    kind::{Kind, Label},
+    output::{Format, Out},
+};
+
+/// Lists are complete: every page is asked for.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  fleetknock get doors
+  fleetknock get door bastion-ssh -o yaml --reveal
+  fleetknock get hosts -l role=edge -o wide
+  fleetknock get openings --source 203.0.113.5 --ended
+  fleetknock get attempts --door bastion-ssh")]
+pub(crate) struct Get {
+    /// What to list; the singular works too
+    kind: Kind,
+    /// Only this one: a door's or host's name, an opening's id, a ban's or attempt's source
+    name: Option<String>,
+    /// How to write it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Show the steps of doors, in json and yaml
+    #[arg(long)]
+    reveal: bool,
+    /// Only openings and attempts of this door
+    #[arg(long, value_name = "NAME")]
+    door: Option<String>,
+    /// Only openings and attempts of this source
+    #[arg(long, value_name = "ADDRESS")]
+    source: Option<Source>,
+    /// Only doors and hosts with this label; several must all be there
+    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<Label>,
+    /// Openings that ended within the last hour too
+    #[arg(long)]
+    ended: bool,
+}
+
+pub(crate) async fn run(command: &Get, controller: &Controller, out: &mut Out) -> anyhow::Result<()> {
+    command.check()?;
+    let client = || controller.client();
+    let format = command.output;
+    let reveal = command.reveal;
+    let door = || command.door.clone().unwrap_or_default();
+    let source = || command.source.map(|source| source.to_string()).unwrap_or_default();
+    let page_size = limits::PAGE_MAX as u32;
+    match (command.kind, command.name.clone()) {
+        (Kind::Door, Some(name)) => {
+            let request = v1::GetDoorRequest { name, reveal };
+            out.one(format, &controller.call(client().get_door(request)).await?)?;
+        }
+        (Kind::Door, None) => {
+            let mut doors = pages(async |page_token| {
+                let request = v1::ListDoorsRequest { page_size, page_token, reveal };
+                let page = controller.call(client().list_doors(request)).await?;
+                Ok((page.doors, page.next_page_token))
+            })
+            .await?;
+            doors.retain(|door| {
+                command.labels.iter().all(|Label(key, value)| door.labels.get(key) == Some(value))
+            });
+            out.list(format, &doors)?;
+        }
+        (Kind::Host, Some(name)) => {
+            out.one(format, &controller.call(client().get_host(v1::GetHostRequest { name })).await?)?;
+        }
+        (Kind::Host, None) => {
+            let match_labels: std::collections::HashMap<_, _> =
+                command.labels.iter().map(|Label(key, value)| (key.clone(), value.clone())).collect();
+            let hosts = pages(async |page_token| {
+                let request =
+                    v1::ListHostsRequest { page_size, page_token, match_labels: match_labels.clone() };
+                let page = controller.call(client().list_hosts(request)).await?;
+                Ok((page.hosts, page.next_page_token))
+            })
+            .await?;
+            out.list(format, &hosts)?;
+        }
+        (Kind::Opening, Some(id)) => {
+            out.one(format, &controller.call(client().get_opening(v1::GetOpeningRequest { id })).await?)?;
+        }
+        (Kind::Opening, None) => {
+            let openings = pages(async |page_token| {
+                let (door, source, ended) = (door(), source(), command.ended);
+                let request = v1::ListOpeningsRequest { page_size, page_token, door, source, ended };
+                let page = controller.call(client().list_openings(request)).await?;
+                Ok((page.openings, page.next_page_token))
+            })
+            .await?;
+            out.list(format, &openings)?;
+        }
+        (Kind::Ban, Some(source)) => {
+            out.one(format, &controller.call(client().get_ban(v1::GetBanRequest { source })).await?)?;
+        }
+        (Kind::Ban, None) => {
+            let bans = pages(async |page_token| {
+                let request = v1::ListBansRequest { page_size, page_token };
+                let page = controller.call(client().list_bans(request)).await?;
+                Ok((page.bans, page.next_page_token))
+            })
+            .await?;
+            out.list(format, &bans)?;
+        }
+        (Kind::Attempt, name) => {
+            let source = name.unwrap_or_else(source);
+            let attempts = pages(async |page_token| {
+                let request =
+                    v1::ListAttemptsRequest { page_size, page_token, door: door(), source: source.clone() };
+                let page = controller.call(client().list_attempts(request)).await?;
+                Ok((page.attempts, page.next_page_token))
+            })
+            .await?;
+            out.list(format, &attempts)?;
+        }
+    }
+    Ok(())
+}
+
+impl Get {
+    /// A filter that would be passed over is refused: the list would seem to be what it is not.
+    fn check(&self) -> anyhow::Result<()> {
+        let named = self.name.is_some() && self.kind != Kind::Attempt;
+        let by_use = matches!(self.kind, Kind::Opening | Kind::Attempt) && !named;
+        let by_label = matches!(self.kind, Kind::Door | Kind::Host) && !named;
+        let wrong = [
+            ("--door", self.door.is_some() && !by_use),
+            ("--source", self.source.is_some() && (!by_use || self.name.is_some())),
+            ("--label", !self.labels.is_empty() && !by_label),
+            ("--ended", self.ended && (self.kind != Kind::Opening || named)),
+            ("--reveal", self.reveal && self.kind != Kind::Door),
+        ];
+        match wrong.iter().find(|(_, wrong)| *wrong) {
+            Some((flag, _)) => Err(exit::coded(
+                exit::USAGE,
+                anyhow!("{flag} does not go with this list; see 'fleetknock get --help'"),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Asks for page after page until there is none. A controller that gives the same token twice is not asked forever.
+pub(crate) async fn pages<T, F>(mut page: impl FnMut(String) -> F) -> anyhow::Result<Vec<T>>
+where
+    F: Future<Output = anyhow::Result<(Vec<T>, String)>>,
+{
+    let mut all = Vec::new();
+    let mut token = String::new();
+    loop {
+        let (items, next) = page(token.clone()).await?;
+        all.extend(items);
+        if next.is_empty() {
+            return Ok(all);
+        }
+        if next == token {
+            return Err(exit::coded(
+                exit::SOFTWARE,
+                anyhow!("the controller gives the same page again and again"),
+            ));
+        }
+        token = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_page_is_asked_for_and_a_loop_ends() {
+        let all = pages(async |token: String| {
+            let number: usize = token.parse().unwrap_or(0);
+            Ok((vec![number], if number < 3 { (number + 1).to_string() } else { String::new() }))
+        });
+        assert_eq!(all.await.unwrap(), [0, 1, 2, 3]);
+        let stuck = pages(async |_| Ok((vec![()], "same".to_owned())));
+        assert!(stuck.await.is_err());
+    }
+
+    #[test]
+    fn filters_that_do_not_apply_are_refused() {
+        use clap::Parser as _;
+        let check = |args: &str| {
+            let cli = crate::args::Cli::try_parse_from(format!("fleetknock get {args}").split(' ')).unwrap();
+            let crate::args::Command::Get(get) = cli.command else { panic!() };
+            get.check()
+        };
+        for fine in [
+            "doors",
+            "door a --reveal",
+            "hosts -l a=b",
+            "openings --door a --source 192.0.2.1 --ended",
+            "attempts 192.0.2.1 --door a",
+        ] {
+            assert!(check(fine).is_ok(), "{fine}");
+        }
+        for wrong in [
+            "doors --door a",
+            "bans --source 192.0.2.1",
+            "openings -l a=b",
+            "opening x --ended",
+            "hosts --reveal",
+            "host a -l a=b",
+        ] {
+            assert!(check(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+use fleetknock_core::door::yaml;
+use fleetknock_proto::convert;
+
+use super::*;
+
+const DOOR: &str = "
+apiVersion: fleetknock.io/v1
+kind: Door
+metadata: {name: bastion-ssh, labels: {team: core}}
+spec:
+  knock:
+    sequence:
+    - {hosts: {matchLabels: {role: edge}}, port: tcp/7412}
+    - {hosts: {names: [db-1]}, port: udp/23981}
+    - {port: tcp/51003}
+    within: 15s
+  sources: [10.0.0.0/8]
+  opens: {hosts: {matchLabels: {role: bastion}}, ports: [tcp/22], for: 1m30s}
+";
+
+#[test]
+fn a_revealed_door_can_be_applied_again() {
+    let door = yaml::parse(DOOR).unwrap().remove(0).door;
+    let message = v1::Door {
+        revision: 7,
+        strength_bits: 47.96,
+        hosts: vec!["b-1".into()],
+        created_ms: 1_795_361_400_000,
+        ..convert::door_message(&door, true)
+    };
+    let document = message.document();
+    assert_eq!(document["status"]["strengthBits"], 48.0);
+    assert_eq!(yaml::parse(&document.to_string()).unwrap()[0].door, door);
+    assert_eq!(yaml::parse(&serde_saphyr::to_string(&document).unwrap()).unwrap()[0].door, door);
+}
+
+#[test]
+fn an_unrevealed_door_shows_the_number_of_its_steps_only() {
+    let door = yaml::parse(DOOR).unwrap().remove(0).door;
+    let text = convert::door_message(&door, false).document().to_string();
+    assert_eq!(text.matches(r#"{"port":"(secret)"}"#).count(), 3);
+    assert!(!text.contains("7412") && !text.contains("db-1"), "{text}");
+}
+
+#[test]
+fn a_door_is_one_row() {
+    let door = yaml::parse(DOOR).unwrap().remove(0).door;
+    let message = v1::Door {
+        strength_bits: 47.96,
+        hosts: vec!["b-1".into(), "b-2".into()],
+        active_openings: 3,
+        created_ms: 1_795_361_400_000,
+        ..convert::door_message(&door, false)
+    };
+    assert_eq!(
+        message.cells(Timestamp::from_millis(1_795_361_411_000)),
+        [
+            "bastion-ssh",
+            "tcp/22",
+            "role=bastion",
+            "1m30s",
+            "2",
+            "3",
+            "48",
+            "3",
+            "15s",
+            "10.0.0.0/8",
+            "team=core",
+            "11s"
+        ]
+    );
+}
+
+#[test]
+fn every_kind_has_a_cell_for_each_column_even_when_empty() {
+    fn check<R: Resource + Default>() {
+        let item = R::default();
+        assert_eq!(item.cells(Timestamp::ZERO).len(), R::COLUMNS.len(), "{}", R::PLURAL);
+        assert!(item.document()["kind"].is_string());
+    }
+    check::<v1::Attempt>();
+    check::<v1::Ban>();
+    check::<v1::Door>();
+    check::<v1::Host>();
+    check::<v1::Opening>();
+}
