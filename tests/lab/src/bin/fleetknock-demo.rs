@@ -20,10 +20,8 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let mut options = Options {
-        keep: false,
-        colour: io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none(),
-    };
+    let mut options =
+        Options { keep: false, colour: io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none() };
     for argument in env::args().skip(1) {
         match argument.as_str() {
             "--keep" => options.keep = true,
