@@ -1,3 +1,5 @@
+//! Fields are found wherever the command prints them.
+
 use serde_json::json;
 
 use super::*;

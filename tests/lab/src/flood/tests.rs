@@ -1,3 +1,5 @@
+//! The flood's packets are whole, and its bounds hold.
+
 use std::collections::BTreeSet;
 
 use super::*;

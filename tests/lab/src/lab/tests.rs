@@ -1,3 +1,5 @@
+//! The lab does what scenarios rely on: reachability, probes, senders, and leaving nothing behind.
+
 use std::time::{Duration, Instant};
 
 use super::*;
