@@ -65,6 +65,7 @@ mod index;
 mod judge;
 mod limits;
 mod slab;
+mod verdict;
 mod window;
 
 #[cfg(test)]
@@ -72,115 +73,10 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-pub use self::limits::{Limits, MissPolicy, Stats};
-
-/// How far in the future a knock may lie, beyond its uncertainty: more is a broken clock.
-pub const FUTURE_MAX: Duration = Duration::from_secs(10);
-
-/// How a matcher behaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// What it may hold.
-    pub limits: Limits,
-    /// When misses lead to a ban; `None`: never.
-    pub bans: Option<MissPolicy>,
-    /// How long after a knock the reports of earlier ones may still come in, before it counts as a miss.
-    pub settle: Duration,
-}
-
-impl Default for Config {
-    /// Default limits and bans, reports up to 2 s late.
-    fn default() -> Self {
-        Self { limits: Limits::default(), bans: Some(MissPolicy::default()), settle: Duration::from_secs(2) }
-    }
-}
-
-/// What follows from an observation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Open a door.
-    Complete(Completion),
-    /// Ban a source, which the matcher has forgotten.
-    Ban {
-        /// Whom.
-        source: Source,
-        /// How many misses there were.
-        misses: u32,
-        /// In which time.
-        window: Duration,
-    },
-}
-
-/// A door's sequence was knocked in full.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Completion {
-    /// Which door.
-    pub door: DoorName,
-    /// Who knocked.
-    pub source: Source,
-    /// The packet time of the earliest knock.
-    pub first: Timestamp,
-    /// The packet time of the latest knock.
-    pub last: Timestamp,
-}
-
-/// What an observation was to its source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It completed at least one door.
-    Completed,
-    /// It is the last of a chain.
-    Advanced {
-        /// The door at which the source got furthest with it; of several the first by name.
-        door: Arc<DoorName>,
-        /// The accepted step, from 1.
-        step: usize,
-        /// The door's steps.
-        of: usize,
-    },
-    /// It repeats an accepted step, or a packet.
-    Repeat,
-    /// It matches a later step of some door, and those before may yet be reported.
-    Waiting,
-    /// It is neither progress nor a repeat.
-    Miss,
-    /// It was not taken in.
-    Ignored(Ignored),
-}
-
-/// Why an observation was not taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ignored {
-    /// It is known already.
-    Duplicate,
-    /// It is older than [`Matcher::retention`], or than what is kept of a source that knocks a lot.
-    TooLate,
-    /// It lies in the future.
-    Future,
-    /// An echo request of a length that no door uses: somebody pings.
-    IcmpUnused,
-    /// There is no room, see [`Limits`].
-    Refused,
-}
-
-/// One source's progress at one door.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// Which door.
-    pub door: DoorName,
-    /// Who knocks.
-    pub source: Source,
-    /// Accepted steps.
-    pub done: usize,
-    /// The door's steps.
-    pub total: usize,
-    /// The packet time of the earliest accepted knock.
-    pub started: Timestamp,
-    /// By when the last knock must have been sent.
-    pub deadline: Timestamp,
-    /// Where the last accepted knock was seen.
-    pub last_host: HostId,
-}
+pub use self::{
+    limits::{Config, FUTURE_MAX, Limits, MissPolicy, READ_AHEAD, Stats},
+    verdict::{Attempt, Completion, Decision, Ignored, Verdict},
+};
 
 /// Follows each source's knocks through the doors' sequences. See the [module](self).
 #[derive(Debug)]
@@ -261,6 +157,12 @@ impl Matcher {
         self.ban(observation.source, at, now, decisions);
         let settled = observation.time + self.config.settle < now;
         self.verdict(if standing == Standing::Waiting && settled { Standing::Miss } else { standing })
+    }
+
+    /// A hint that these are observed next: at most [`READ_AHEAD`] of them, more are not looked at. It decides
+    /// nothing. With very many sources in flight the waits for memory overlap, which halves their cost.
+    pub fn read_ahead(&self, observations: &[Observation]) {
+        self.arena.read_ahead(observations.iter().map(|observation| Key::new(observation.source)));
     }
 
     /// Forgets a source: it was banned, or a ban was lifted.

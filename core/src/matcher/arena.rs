@@ -9,7 +9,10 @@
 //! Slots lie in chunks that never move, rings are links in the slots, and both tables hold slot numbers only, so a
 //! source with one record costs no allocation of its own.
 
-use std::mem::{replace, size_of};
+use std::{
+    hint::black_box,
+    mem::{replace, size_of},
+};
 
 use hashbrown::HashTable;
 
@@ -151,6 +154,45 @@ impl Arena {
 
     pub(super) fn find(&self, key: Key) -> Option<u32> {
         self.table.find(self.hasher.key(key), |&at| self.slots[at].key == key).copied()
+    }
+
+    /// Brings what these sources will need into the processor's caches. The reads of one pass do not wait for each
+    /// other, so that their latencies overlap.
+    pub(super) fn read_ahead(&self, keys: impl Iterator<Item = Key>) {
+        let mut found = [NONE; super::READ_AHEAD];
+        let mut new = 0;
+        for (at, key) in found.iter_mut().zip(keys) {
+            *at = self.find(key).unwrap_or_else(|| {
+                new += 1;
+                self.read_prefix(key);
+                NONE
+            });
+        }
+        let known = || found.iter().filter(|at| **at != NONE).map(|at| &self.slots[*at]);
+        for slot in known() {
+            let (next, previous) = (&self.slots[slot.order.next], &self.slots[slot.order.previous]);
+            black_box((
+                slot.window.records().len(),
+                self.prefixes[slot.prefix].count,
+                next.prefix,
+                previous.prefix,
+            ));
+        }
+        for slot in known() {
+            black_box(slot.window.records().iter().fold(0, |read, record| read ^ record.host));
+        }
+        // Newcomers to a full table need those who go, too.
+        if self.slots.len() >= self.sources_max {
+            for slot in self.of_class(Class::Noise).chain(self.of_class(Class::First)).take(new) {
+                black_box(self.find(slot.key));
+                self.read_prefix(slot.key);
+            }
+        }
+    }
+
+    fn read_prefix(&self, key: Key) {
+        let prefix = key.prefix();
+        black_box(self.prefix_table.find(self.hasher.prefix(prefix), |&at| self.prefixes[at].key == prefix));
     }
 
     pub(super) fn slot(&self, at: u32) -> &Slot {

@@ -1,8 +1,33 @@
-//! How much the matcher may hold, and what it says about what it holds.
+//! How a matcher behaves, how much it may hold, and what it says about what it holds.
 
 use std::time::Duration;
 
 use super::window::RECORDS_MAX;
+
+/// How far in the future a knock may lie, beyond its uncertainty: more is a broken clock.
+pub const FUTURE_MAX: Duration = Duration::from_secs(10);
+
+/// At how many observations [`Matcher::read_ahead`](super::Matcher::read_ahead) looks: more than a processor can wait
+/// for at once, and few enough to stay in its nearest cache.
+pub const READ_AHEAD: usize = 32;
+
+/// How a matcher behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What it may hold.
+    pub limits: Limits,
+    /// When misses lead to a ban; `None`: never.
+    pub bans: Option<MissPolicy>,
+    /// How long after a knock the reports of earlier ones may still come in, before it counts as a miss.
+    pub settle: Duration,
+}
+
+impl Default for Config {
+    /// Default limits and bans, reports up to 2 s late.
+    fn default() -> Self {
+        Self { limits: Limits::default(), bans: Some(MissPolicy::default()), settle: Duration::from_secs(2) }
+    }
+}
 
 /// Bounds on what the matcher holds. What happens at each is said beside it.
 ///

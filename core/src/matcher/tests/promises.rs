@@ -293,7 +293,7 @@ fn attempts_show_how_far_a_source_is() {
         deadline: at(5_100),
         last_host: HostId(2),
     };
-    assert_eq!(matcher.attempts_of(source(1), at(300)), [attempt.clone()]);
+    assert_eq!(matcher.attempts_of(source(1), at(300)), std::slice::from_ref(&attempt));
     let all: Vec<_> = matcher.attempts(at(300)).collect();
     assert_eq!(all.len(), 2);
     assert_eq!(all[0], attempt);

@@ -1,0 +1,92 @@
+//! What the matcher says.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{door::DoorName, host::HostId, source::Source, time::Timestamp};
+
+/// What follows from an observation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Open a door.
+    Complete(Completion),
+    /// Ban a source, which the matcher has forgotten.
+    Ban {
+        /// Whom.
+        source: Source,
+        /// How many misses there were.
+        misses: u32,
+        /// In which time.
+        window: Duration,
+    },
+}
+
+/// A door's sequence was knocked in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// Which door.
+    pub door: DoorName,
+    /// Who knocked.
+    pub source: Source,
+    /// The packet time of the earliest knock.
+    pub first: Timestamp,
+    /// The packet time of the latest knock.
+    pub last: Timestamp,
+}
+
+/// What an observation was to its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It completed at least one door.
+    Completed,
+    /// It is the last of a chain.
+    Advanced {
+        /// The door at which the source got furthest with it; of several the first by name.
+        door: Arc<DoorName>,
+        /// The accepted step, from 1.
+        step: usize,
+        /// The door's steps.
+        of: usize,
+    },
+    /// It repeats an accepted step, or a packet.
+    Repeat,
+    /// It matches a later step of some door, and those before may yet be reported.
+    Waiting,
+    /// It is neither progress nor a repeat.
+    Miss,
+    /// It was not taken in.
+    Ignored(Ignored),
+}
+
+/// Why an observation was not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ignored {
+    /// It is known already.
+    Duplicate,
+    /// It is older than [`Matcher::retention`](super::Matcher::retention), or than what is kept of a source that knocks a lot.
+    TooLate,
+    /// It lies in the future.
+    Future,
+    /// An echo request of a length that no door uses: somebody pings.
+    IcmpUnused,
+    /// There is no room, see [`Limits`](super::Limits).
+    Refused,
+}
+
+/// One source's progress at one door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which door.
+    pub door: DoorName,
+    /// Who knocks.
+    pub source: Source,
+    /// Accepted steps.
+    pub done: usize,
+    /// The door's steps.
+    pub total: usize,
+    /// The packet time of the earliest accepted knock.
+    pub started: Timestamp,
+    /// By when the last knock must have been sent.
+    pub deadline: Timestamp,
+    /// Where the last accepted knock was seen.
+    pub last_host: HostId,
+}
