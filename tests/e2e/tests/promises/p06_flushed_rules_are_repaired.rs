@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use fleetknock_e2e::{Family, MIXED, Three};
 use fleetknock_lab::{Agent, Lab, Reach, fleet, wait_until};
 
-/// The agents' reconcile interval, with what a busy machine adds.
-const INTERVAL: Duration = Duration::from_secs(35);
+/// The agents' reconcile interval, 10 seconds by default, with what a busy machine adds.
+const INTERVAL: Duration = Duration::from_secs(15);
 
 #[test]
 fn rules_flushed_by_hand_come_back_and_it_is_said() -> Result<()> {

@@ -1,0 +1,45 @@
+//! `make bench`: knock-to-open against peers in one run, and what the matcher costs. Nothing is asserted about numbers:
+//! it prints what was measured.
+
+use std::{
+    env,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::{Result, bail};
+
+mod contender;
+mod knock_to_open;
+mod matcher;
+mod report;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let wanted: Vec<_> = env::args().skip(1).collect();
+    let (mut knock, mut match_) = (wanted.is_empty(), wanted.is_empty());
+    for word in &wanted {
+        match word.as_str() {
+            "knock" => knock = true,
+            "matcher" => match_ = true,
+            _ => bail!("unknown benchmark {word}; usage: fleetknock-bench [knock] [matcher]"),
+        }
+    }
+    let mut out = io::stdout();
+    if knock {
+        knock_to_open::run(&mut out)?;
+    }
+    if match_ {
+        matcher::run(&mut out)?;
+    }
+    Ok(())
+}
