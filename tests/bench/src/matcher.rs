@@ -33,7 +33,7 @@ const NOISE: [&str; 2] = ["tcp/8080", "udp/5353"];
 ///
 /// # Errors
 /// When the matcher does not decide what it should, or the process's size cannot be read.
-pub fn run(out: &mut dyn Write) -> anyhow::Result<()> {
+pub(crate) fn run(out: &mut dyn Write) -> anyhow::Result<()> {
     for read_ahead in [false, true] {
         let how = if read_ahead { "with" } else { "without" };
         writeln!(out, "matcher, one core, {SOURCES} sources in flight, {how} reading ahead")?;
