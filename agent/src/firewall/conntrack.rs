@@ -65,7 +65,8 @@ pub(super) fn find(kernel: &mut Kernel, elements: &[Element]) -> Result<Vec<Conn
     for (family, is_v4) in [(IPV4, true), (IPV6, false)] {
         if wanted.keys().any(|source| source.address().is_ipv4() == is_v4) {
             let request = Request::new(CONNTRACK, GET, family, Vec::new());
-            let found = kernel.dump("list the connections", &request, |_, reader| read(family, reader, &wanted, &local))?;
+            let found = kernel
+                .dump("list the connections", &request, |_, reader| read(family, reader, &wanted, &local))?;
             connections.extend(found.unwrap_or_default());
         }
     }
@@ -120,7 +121,8 @@ fn read(
 
 /// The same tuple, to be sent back. Addresses and protocol are nests; a zone within the tuple is not.
 fn copy(tuple: Reader<'_>) -> Vec<Attribute> {
-    let plain = |reader: Reader<'_>| reader.iter().map(|(kind, bytes)| Attribute::bytes(kind, bytes)).collect();
+    let plain =
+        |reader: Reader<'_>| reader.iter().map(|(kind, bytes)| Attribute::bytes(kind, bytes)).collect();
     tuple
         .iter()
         .map(|(kind, bytes)| match kind {
@@ -131,7 +133,10 @@ fn copy(tuple: Reader<'_>) -> Vec<Attribute> {
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {
-    <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+    <[u8; 4]>::try_from(bytes)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
 }
 
 fn local_addresses() -> io::Result<BTreeSet<IpAddr>> {

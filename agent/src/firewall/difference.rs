@@ -59,7 +59,11 @@ fn part<'a, K: Ord + Copy + 'a>(
     }
     let surplus: Vec<K> = held.keys().filter(|key| !desired.contains_key(key)).copied().collect();
     if missing > 0 {
-        said.push(format!("{} missing and {} been put back", count(missing, noun, "was", "were"), has(missing)));
+        said.push(format!(
+            "{} missing and {} been put back",
+            count(missing, noun, "was", "were"),
+            has(missing)
+        ));
     }
     if wrong > 0 {
         said.push(format!("{} a wrong time left, which is mended", count(wrong, noun, "had", "had")));

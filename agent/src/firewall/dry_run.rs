@@ -110,7 +110,9 @@ impl Firewall for DryRun {
     }
 
     fn warnings(&mut self) -> Result<Vec<String>, FirewallError> {
-        Ok(vec!["this is a dry run: no port is guarded and none is opened; choose --firewall auto".to_owned()])
+        Ok(vec![
+            "this is a dry run: no port is guarded and none is opened; choose --firewall auto".to_owned(),
+        ])
     }
 
     fn remove(&mut self) -> Result<(), FirewallError> {

@@ -117,7 +117,10 @@ impl Iptables {
             said.push(format!("{missing} of the guarded ports {were} missing"));
         }
         said.extend((surplus > 0).then(|| difference::removed(surplus, "guarded port")));
-        said.extend((management && created == 0).then(|| "the management networks differed and are mended".to_owned()));
+        said.extend(
+            (management && created == 0)
+                .then(|| "the management networks differed and are mended".to_owned()),
+        );
         // The sets are filled before the rules look them up.
         for chain in &mut self.chains {
             said.extend(chain.mend()?);
@@ -132,9 +135,10 @@ impl Iptables {
         for set in [Set::Open4, Set::Open6, Set::Ban4, Set::Ban6] {
             for entry in ipset::list(&mut self.kernel, set)? {
                 let known = match set {
-                    Set::Open4 | Set::Open6 => {
-                        entry.element().map(|element| held.openings.insert(element, entry.remaining())).is_some()
-                    }
+                    Set::Open4 | Set::Open6 => entry
+                        .element()
+                        .map(|element| held.openings.insert(element, entry.remaining()))
+                        .is_some(),
                     _ => entry.source().map(|source| held.bans.insert(source, entry.remaining())).is_some(),
                 };
                 if !known {

@@ -8,11 +8,12 @@ use std::{
 };
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily, NetfilterSubsystem, none::ControlMessage,
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily, NetfilterSubsystem,
+    none::ControlMessage,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::sys::{
@@ -164,7 +165,8 @@ impl Kernel {
     /// As [`batch`](Self::batch), with the kernel's error as it is.
     pub(crate) fn batch_raw(&mut self, requests: &[Request]) -> io::Result<()> {
         self.tried(|kernel| {
-            let count = u32::try_from(requests.len()).map_err(|_| io::Error::from(ErrorKind::InvalidInput))?;
+            let count =
+                u32::try_from(requests.len()).map_err(|_| io::Error::from(ErrorKind::InvalidInput))?;
             let begin = kernel.next_sequence(count + 2);
             let last = begin + count;
             kernel.sent.clear();
@@ -232,7 +234,9 @@ impl Kernel {
                         code_of(payload).map_or(Ok(()), Err)
                     }
                     _ => {
-                        if let Some((netfilter, attributes)) = payload.split_at_checked(NETFILTER_HEADER_BYTES) {
+                        if let Some((netfilter, attributes)) =
+                            payload.split_at_checked(NETFILTER_HEADER_BYTES)
+                        {
                             found.extend(each(netfilter[0], Reader::new(attributes)));
                         }
                         Ok(())
@@ -309,8 +313,11 @@ impl Kernel {
         while !rest.is_empty() {
             let message = NetlinkBuffer::new_checked(rest)
                 .map_err(|error| io::Error::new(ErrorKind::InvalidData, error.to_string()))?;
-            let header =
-                Header { kind: message.message_type(), flags: message.flags(), sequence: message.sequence_number() };
+            let header = Header {
+                kind: message.message_type(),
+                flags: message.flags(),
+                sequence: message.sequence_number(),
+            };
             let length = message.length() as usize;
             each(header, rest.get(HEADER_BYTES..length).unwrap_or_default())?;
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();

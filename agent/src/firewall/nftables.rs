@@ -24,8 +24,8 @@ mod layout;
 mod sets;
 
 use holdings::Holdings;
-pub(super) use sets::{TCP, UDP};
 use sets::{ELEMENTS_PER_REQUEST, Entry, Set};
+pub(super) use sets::{TCP, UDP};
 
 /// Our table's name.
 pub(super) const TABLE: &str = "fleetknock";
@@ -66,8 +66,10 @@ impl Nftables {
             first.extend(layout::new_table(self.mark));
         }
         let before = if held.is_sound() { held.guard.clone() } else { BTreeSet::new() };
-        let missing: Vec<Entry> = ports.difference(&before).map(|key| Entry::new(key.clone(), None)).collect();
-        let surplus: Vec<Entry> = before.difference(&ports).map(|key| Entry::new(key.clone(), None)).collect();
+        let missing: Vec<Entry> =
+            ports.difference(&before).map(|key| Entry::new(key.clone(), None)).collect();
+        let surplus: Vec<Entry> =
+            before.difference(&ports).map(|key| Entry::new(key.clone(), None)).collect();
         let mut management_differs = false;
         for (set, wanted, present) in [
             (Set::Management4, &management4, &held.management4),
@@ -83,10 +85,16 @@ impl Nftables {
         }
         if held.is_sound() {
             said.extend((!missing.is_empty()).then(|| {
-                format!("{} of the guarded ports {} missing", missing.len(), if missing.len() == 1 { "was" } else { "were" })
+                format!(
+                    "{} of the guarded ports {} missing",
+                    missing.len(),
+                    if missing.len() == 1 { "was" } else { "were" }
+                )
             }));
             said.extend((!surplus.is_empty()).then(|| difference::removed(surplus.len(), "guarded port")));
-            said.extend(management_differs.then(|| "the management networks differed and are mended".to_owned()));
+            said.extend(
+                management_differs.then(|| "the management networks differed and are mended".to_owned()),
+            );
         }
         // What is to be guarded comes first and together with the rules; what no longer is goes last.
         first.extend(add(Set::Guard, &missing));
@@ -104,7 +112,11 @@ impl Nftables {
     }
 
     /// Adds timed elements, or sets their remaining times.
-    fn set_timed(&mut self, action: &'static str, sets: &BTreeMap<Set, Vec<Entry>>) -> Result<(), FirewallError> {
+    fn set_timed(
+        &mut self,
+        action: &'static str,
+        sets: &BTreeMap<Set, Vec<Entry>>,
+    ) -> Result<(), FirewallError> {
         for (set, entries) in sets {
             for chunk in entries.chunks(ELEMENTS_PER_REQUEST) {
                 // Kernels before 6.12 leave the time of an element that exists as it is: it has to be removed first, and
@@ -116,7 +128,11 @@ impl Nftables {
     }
 
     /// Removes timed elements, whether they exist or not.
-    fn clear_timed(&mut self, action: &'static str, sets: &BTreeMap<Set, Vec<Entry>>) -> Result<(), FirewallError> {
+    fn clear_timed(
+        &mut self,
+        action: &'static str,
+        sets: &BTreeMap<Set, Vec<Entry>>,
+    ) -> Result<(), FirewallError> {
         for (set, entries) in sets {
             for chunk in entries.chunks(ELEMENTS_PER_REQUEST) {
                 self.kernel.batch(action, &[set.add(chunk), set.delete(chunk)])?;
@@ -146,7 +162,10 @@ impl Firewall for Nftables {
     }
 
     fn close(&mut self, elements: &[Element]) -> Result<(), FirewallError> {
-        self.clear_timed("remove an opening", &opening_entries(elements.iter().map(|element| (*element, SHORT))))
+        self.clear_timed(
+            "remove an opening",
+            &opening_entries(elements.iter().map(|element| (*element, SHORT))),
+        )
     }
 
     fn cut(&mut self, elements: &[Element]) -> Result<usize, FirewallError> {
@@ -179,7 +198,8 @@ impl Firewall for Nftables {
             said.push(difference::removed(held.strange.values().map(Vec::len).sum(), "element"));
             self.clear_timed("remove an element", &held.strange)?;
         }
-        let Difference { open, close, ban, unban, said: differs } = difference::compare(&held.timed(), desired);
+        let Difference { open, close, ban, unban, said: differs } =
+            difference::compare(&held.timed(), desired);
         self.close(&close)?;
         self.unban(&unban)?;
         self.ban(&ban)?;

@@ -11,7 +11,8 @@ use super::{
 };
 
 /// The tables that the legacy variant of iptables has in the calling thread's network namespace, and those of ip6tables.
-const LEGACY_TABLES: [&str; 2] = ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
+const LEGACY_TABLES: [&str; 2] =
+    ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
 
 /// One sentence for each chain in nftables, those of `iptables-nft` included, that would swallow openings.
 pub(super) fn default_deny(
@@ -20,7 +21,9 @@ pub(super) fn default_deny(
     warnings: &mut Vec<String>,
 ) -> Result<(), FirewallError> {
     for foreign in Foreign::list(kernel)? {
-        if accept_in.is_some_and(|accept_in| is_named(accept_in, &foreign)) || !foreign.drops_by_default(kernel)? {
+        if accept_in.is_some_and(|accept_in| is_named(accept_in, &foreign))
+            || !foreign.drops_by_default(kernel)?
+        {
             continue;
         }
         let Foreign { table, chain, family, .. } = &foreign;

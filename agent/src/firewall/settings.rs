@@ -163,7 +163,8 @@ impl FromStr for AcceptIn {
                 Ok(Self::Nftables { family, table: table.to_owned(), chain: chain.to_owned() })
             }
             [table, chain] => {
-                let table = ["filter", "mangle"].into_iter().find(|known| *known == table).ok_or_else(refused)?;
+                let table =
+                    ["filter", "mangle"].into_iter().find(|known| *known == table).ok_or_else(refused)?;
                 Ok(Self::Iptables { table, chain: chain.to_owned() })
             }
             [chain] => Ok(Self::Iptables { table: "filter", chain: chain.to_owned() }),

@@ -61,10 +61,15 @@ impl Driver {
     pub(crate) fn everything(self) -> String {
         if self.is_nftables() {
             let tables = shell("nft", "list tables");
-            return if tables.contains("inet fleetknock") { shell("nft", "list table inet fleetknock") } else { String::new() };
+            return if tables.contains("inet fleetknock") {
+                shell("nft", "list table inet fleetknock")
+            } else {
+                String::new()
+            };
         }
         let rules = [self.iptables(), self.ip6tables()].map(|program| shell(program, "-t mangle -S"));
-        let rules: Vec<&str> = rules.iter().flat_map(|text| text.lines()).filter(|line| line.contains("FLEETKNOCK")).collect();
+        let rules: Vec<&str> =
+            rules.iter().flat_map(|text| text.lines()).filter(|line| line.contains("FLEETKNOCK")).collect();
         let sets = shell("ipset", "save");
         let sets: Vec<&str> = sets.lines().filter(|line| line.contains(" fk-")).collect();
         [rules, sets].concat().join("\n")
@@ -127,19 +132,19 @@ impl Driver {
                 "iptables-nft -t mangle -I FLEETKNOCK -j RETURN",
                 "ip6tables-nft -t mangle -A FLEETKNOCK -j ACCEPT",
                 "iptables-nft -t mangle -N FLEETKNOCK-NEW",
-                "ipset add fk-open4 10.9.0.3,tcp:7000 timeout 60",
-                "ipset add fk-open4 10.9.0.3,tcp:7000 timeout 0",
-                "ipset add fk-open4 10.9.0.3,icmp:8/0",
-                "ipset add fk-guard-tcp 7005",
-                "ipset add fk-mgmt4 10.9.0.3",
-                "ipset add fk-ban4 10.9.0.2 timeout 60",
+                "ipset -exist add fk-open4 10.9.0.3,tcp:7000 timeout 60",
+                "ipset -exist add fk-open4 10.9.0.3,tcp:7000 timeout 0",
+                "ipset -exist add fk-open4 10.9.0.3,icmp:8/0",
+                "ipset -exist add fk-guard-tcp 7005",
+                "ipset -exist add fk-mgmt4 10.9.0.3",
+                "ipset -exist add fk-ban4 10.9.0.2 timeout 60",
             ],
             Self::IptablesLegacy => &[
                 "iptables-legacy -t mangle -I FLEETKNOCK -j RETURN",
                 "ip6tables-legacy -t mangle -A FLEETKNOCK -j ACCEPT",
                 "iptables-legacy -t mangle -N FLEETKNOCK-NEW",
-                "ipset add fk-open4 10.9.0.3,tcp:7000 timeout 60",
-                "ipset add fk-ban4 10.9.0.2 timeout 60",
+                "ipset -exist add fk-open4 10.9.0.3,tcp:7000 timeout 60",
+                "ipset -exist add fk-ban4 10.9.0.2 timeout 60",
             ],
         }
     }

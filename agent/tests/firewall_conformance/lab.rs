@@ -7,7 +7,7 @@
 
 use std::{
     fs::File,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fleetknock_agent::firewall::{Element, Firewall, Guard, Options};
+use fleetknock_agent::firewall::{Desired, Element, Firewall, Guard, Options};
 use socket2::{Domain, Socket, Type};
 
 use crate::drivers::Driver;
@@ -54,8 +54,7 @@ impl Lab {
         let lab = Self { driver, name };
         let [client, host, behind] = ["c", "h", "b"].map(|part| lab.namespace(part));
         let commands = format!(
-            "netns add {client}\nnetns add {host}\nnetns add {behind}\n\
-             link add veth-c netns {client} type veth peer name veth-h netns {host}\n\
+            "link add veth-c netns {client} type veth peer name veth-h netns {host}\n\
              link add veth-b netns {behind} type veth peer name veth-i netns {host}\n\
              -n {client} addr add {CLIENT}/24 brd + dev veth-c\n-n {client} addr add {OTHER}/24 dev veth-c\n\
              -n {client} addr add {CLIENT6}/64 dev veth-c nodad\n-n {client} addr add {OTHER6}/64 dev veth-c nodad\n\
@@ -69,6 +68,13 @@ impl Lab {
              -n {behind} route add default via 10.8.0.1\n-n {behind} route add default via fd08::1\n\
              -n {client} route add multicast 224.0.0.0/4 dev veth-c"
         );
+        for (part, namespace) in [("c", &client), ("h", &host), ("b", &behind)] {
+            shell("ip", &format!("netns add {namespace}"));
+            lab.within(part, || {
+                // Detecting duplicate addresses takes a second, in which link-local ones cannot be used.
+                std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
+            });
+        }
         for command in commands.lines() {
             shell("ip", command);
         }
@@ -77,6 +83,13 @@ impl Lab {
                 std::fs::write(format!("/proc/sys/{path}"), "1").unwrap();
             }
         });
+        // The kernel may take a second to notice that a link is up; until then there is no IPv6.
+        for to in ["[fd09::1]:1", "[fd08::2]:1", "10.9.0.1:1", "10.8.0.2:1"] {
+            eventually(Duration::from_secs(10), to, || {
+                let tried = lab.in_client(|| TcpStream::connect_timeout(&address(to), NOTHING_WITHIN));
+                tried.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+            });
+        }
         lab
     }
 
@@ -101,7 +114,8 @@ impl Lab {
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 let namespace = File::open(path).unwrap();
-                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("this suite needs root");
+                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)
+                    .expect("this suite needs root");
                 work()
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -161,11 +175,6 @@ impl Lab {
             let mut bytes = [0; 16];
             socket.recv_from(&mut bytes).is_ok()
         })
-    }
-
-    /// What a program prints when it is run in the host; it must succeed.
-    pub(crate) fn shell(&self, program: &str, arguments: &str) -> String {
-        self.in_host(|| shell(program, arguments))
     }
 }
 
@@ -247,6 +256,14 @@ pub(crate) fn guard(ports: &[&str], management: &[&str]) -> Guard {
         ports: ports.iter().map(|port| port.parse().unwrap()).collect(),
         management: management.iter().map(|network| network.parse().unwrap()).collect(),
     }
+}
+
+/// The same picture so much later.
+pub(crate) fn later(desired: &Desired, since: Instant) -> Desired {
+    let mut desired = desired.clone();
+    let times = desired.openings.values_mut().chain(desired.bans.values_mut());
+    times.for_each(|remaining| *remaining = remaining.saturating_sub(since.elapsed()));
+    desired
 }
 
 /// Waits until it holds, at most so long.

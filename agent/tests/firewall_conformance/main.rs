@@ -3,6 +3,13 @@
 //! Each case has network namespaces of its own, is asked of each driver, and looks at real connections as well as at
 //! what the kernel lists. It needs root, and fails without.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "all of this is a test: what fails here fails the case, and measurements are printed"
+)]
+
 mod cases;
 mod drivers;
 mod lab;

@@ -46,7 +46,8 @@ fn times_are_rounded_up_and_bounded_and_never_become_for_ever() {
 }
 
 fn pictures(held: &[(&str, Option<u64>)], desired: &[(&str, u64)]) -> (Held, Desired) {
-    let openings = held.iter().map(|(source, left)| (element(source, 0).0, left.map(Duration::from_secs))).collect();
+    let openings =
+        held.iter().map(|(source, left)| (element(source, 0).0, left.map(Duration::from_secs))).collect();
     let held = Held { openings, bans: BTreeMap::new() };
     let openings = desired.iter().map(|(source, left)| element(source, *left)).collect();
     (held, Desired { openings, ..Desired::default() })

@@ -149,7 +149,8 @@ impl Set {
     }
 
     fn command(self, kind: u8, more: Vec<Attribute>) -> Request {
-        let mut attributes = vec![Attribute::number8(VERSION, VERSION_SPOKEN), Attribute::text(NAME, self.name())];
+        let mut attributes =
+            vec![Attribute::number8(VERSION, VERSION_SPOKEN), Attribute::text(NAME, self.name())];
         attributes.extend(more);
         Request::new(IPSET, kind, self.family(), attributes)
     }
@@ -217,7 +218,11 @@ impl Entry {
 
     /// A source and one of its own ports, or one of ours.
     pub(super) fn end(source: Source, transport: u8, port: u16, seconds: u32) -> Self {
-        Self { address: Some((source.address(), None)), port: Some((Some(transport), port)), seconds: Some(seconds) }
+        Self {
+            address: Some((source.address(), None)),
+            port: Some((Some(transport), port)),
+            seconds: Some(seconds),
+        }
     }
 
     pub(super) fn ban(source: Source, seconds: u32) -> Self {
@@ -341,7 +346,9 @@ fn same_or_anew(kernel: &mut Kernel, set: Set) -> Result<(), FirewallError> {
     if kernel.request_raw(&set.create(false)).is_ok() {
         return Ok(());
     }
-    kernel.request_raw(&set.command(DESTROY, Vec::new())).map_err(|error| explained("replace a set", error))?;
+    kernel
+        .request_raw(&set.command(DESTROY, Vec::new()))
+        .map_err(|error| explained("replace a set", error))?;
     kernel.request_raw(&set.create(true)).map_err(|error| explained("replace a set", error))
 }
 

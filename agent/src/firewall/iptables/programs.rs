@@ -53,7 +53,12 @@ impl Programs {
     }
 
     /// The chains and rules of a table, or of one chain of it, as the program writes them for its own use.
-    pub(super) fn list(self, six: bool, table: &'static str, chain: Option<&str>) -> Result<Vec<String>, FirewallError> {
+    pub(super) fn list(
+        self,
+        six: bool,
+        table: &'static str,
+        chain: Option<&str>,
+    ) -> Result<Vec<String>, FirewallError> {
         let command = chain.map_or_else(|| "-S".to_owned(), |chain| format!("-S {chain}"));
         let action = "list its rules";
         let output: Output = self.run(six, action, move |program| program.execute(table, &command))?;
@@ -77,7 +82,9 @@ impl Programs {
             let program = IPTables { cmd: name, has_check: true, has_wait: true, is_numeric: true };
             // The crate's errors cannot leave their thread.
             let result = call(&program).map_err(|error| {
-                let missing = error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::NotFound);
+                let missing = error
+                    .downcast_ref::<std::io::Error>()
+                    .is_some_and(|error| error.kind() == ErrorKind::NotFound);
                 (missing, error.to_string())
             });
             // Nobody listens any more when the deadline has passed.
@@ -92,10 +99,13 @@ impl Programs {
             }),
             Ok(Err((false, message))) => Err(self.failed(six, action, message)),
             Err(RecvTimeoutError::Timeout) => {
-                let message = format!("no answer within {} s; another program may hold its lock", DEADLINE.as_secs());
+                let message =
+                    format!("no answer within {} s; another program may hold its lock", DEADLINE.as_secs());
                 Err(self.failed(six, action, message))
             }
-            Err(RecvTimeoutError::Disconnected) => Err(self.failed(six, action, "it ended without an answer".to_owned())),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(self.failed(six, action, "it ended without an answer".to_owned()))
+            }
         }
     }
 

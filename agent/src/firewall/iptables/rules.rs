@@ -192,19 +192,27 @@ impl Listing {
                 let foreign = rules.iter().filter(|rule| !wanted.contains(rule)).count();
                 let missing = wanted.iter().filter(|rule| !rules.contains(rule)).count();
                 if foreign == 1 {
-                    said.push(format!("a rule that is not ours was found in our chain of {program} and removed"));
+                    said.push(format!(
+                        "a rule that is not ours was found in our chain of {program} and removed"
+                    ));
                 } else if foreign > 1 {
-                    said.push(format!("{foreign} rules that are not ours were found in our chain of {program} and removed"));
+                    said.push(format!(
+                        "{foreign} rules that are not ours were found in our chain of {program} and removed"
+                    ));
                 }
                 if missing > 0 {
                     let were = if missing == 1 { "rule was" } else { "rules were" };
                     said.push(format!("{missing} of the guard's {were} missing from {program} and put back"));
                 }
                 if said.is_empty() && rules != wanted {
-                    said.push(format!("the guard's rules of {program} were out of order and have been put back"));
+                    said.push(format!(
+                        "the guard's rules of {program} were out of order and have been put back"
+                    ));
                 }
                 if jumps != JUMPS.map(|jump| format!("{jump} {CHAIN}")) {
-                    said.push(format!("the jump to the guard's chain of {program} was missing and has been put back"));
+                    said.push(format!(
+                        "the jump to the guard's chain of {program} was missing and has been put back"
+                    ));
                 }
             }
         }
@@ -244,7 +252,8 @@ impl AcceptRules {
             })?;
         }
         let chain = &self.chain;
-        Ok(mended.then(|| format!("the rule that accepts openings in {chain} was missing and has been put back")))
+        Ok(mended
+            .then(|| format!("the rule that accepts openings in {chain} was missing and has been put back")))
     }
 
     /// Removes the rules, if they are there.
@@ -266,7 +275,10 @@ impl AcceptRules {
     fn find(&self, six: bool) -> Result<Vec<String>, FirewallError> {
         let lines = self.programs.list(six, self.table, None)?;
         let chain = &self.chain;
-        if !lines.iter().any(|line| *line == format!("-N {chain}") || line.starts_with(&format!("-P {chain} "))) {
+        if !lines
+            .iter()
+            .any(|line| *line == format!("-N {chain}") || line.starts_with(&format!("-P {chain} ")))
+        {
             return Err(FirewallError::Missing {
                 what: format!("the chain {chain} of {} in the table {}", self.programs.name(six), self.table),
                 remedy: "name an existing chain with --accept-in, or none".to_owned(),
@@ -274,7 +286,12 @@ impl AcceptRules {
         }
         let start = format!("-A {chain} ");
         let ours = |rule: &&str| rule.starts_with(ACCEPT_START) && rule.ends_with(ACCEPT_END);
-        Ok(lines.iter().filter_map(|line| line.strip_prefix(&start)).filter(ours).map(str::to_owned).collect())
+        Ok(lines
+            .iter()
+            .filter_map(|line| line.strip_prefix(&start))
+            .filter(ours)
+            .map(str::to_owned)
+            .collect())
     }
 }
 
@@ -295,7 +312,8 @@ pub(super) fn warnings(
                 "a rule of {name} in {TABLE} {HOOK} accepts packets before the guard sees them; move it behind the jump to {CHAIN}"
             ));
         }
-        let accepts = matches!(accept_in, Some(AcceptIn::Iptables { table: "filter", chain }) if chain == "INPUT");
+        let accepts =
+            matches!(accept_in, Some(AcceptIn::Iptables { table: "filter", chain }) if chain == "INPUT");
         if !nft && !accepts && denies(&programs.list(six, "filter", Some("INPUT"))?) {
             warnings.push(format!(
                 "the chain INPUT of {name} drops what it does not know, so openings have no effect there; let them through with \

@@ -82,7 +82,10 @@ impl Expression {
 /// Whether the kernel lists exactly these expressions.
 pub(super) fn are_listed(expressions: &[Expression], listed: Reader<'_>) -> bool {
     listed.iter().count() == expressions.len()
-        && expressions.iter().zip(listed.iter()).all(|(expression, (_, listed))| expression.is_listed(Reader::new(listed)))
+        && expressions
+            .iter()
+            .zip(listed.iter())
+            .all(|(expression, (_, listed))| expression.is_listed(Reader::new(listed)))
 }
 
 /// Whether a rule with these expressions lets no packet pass, whatever packet it is.
@@ -97,7 +100,8 @@ pub(super) fn drop_everything(listed: Reader<'_>) -> bool {
             // iptables-nft carries the targets of iptables, here REJECT, by name.
             Some("target") if data.text(1) == Some("REJECT") => drops = true,
             Some("immediate") => {
-                let code = data.nest(2).and_then(|data| data.nest(VERDICT)).and_then(|verdict| verdict.number32(1));
+                let code =
+                    data.nest(2).and_then(|data| data.nest(VERDICT)).and_then(|verdict| verdict.number32(1));
                 drops |= code == Some(NF_DROP.cast_unsigned());
             }
             _ => return false,
@@ -125,7 +129,8 @@ pub(super) fn load_connection_state(into: Register) -> Expression {
 /// The type of the destination address in the routing table: `RTN_*`, in the host's byte order.
 pub(super) fn load_destination_type(into: Register) -> Expression {
     // `NFT_FIB_RESULT_ADDRTYPE` and `NFTA_FIB_F_DADDR`.
-    let data = vec![Attribute::number32(1, into.number()), Attribute::number32(2, 3), Attribute::number32(3, 2)];
+    let data =
+        vec![Attribute::number32(1, into.number()), Attribute::number32(2, 3), Attribute::number32(3, 2)];
     Expression { name: "fib", data }
 }
 
@@ -160,7 +165,8 @@ fn compare(register: Register, operation: u32, bytes: &[u8]) -> Expression {
 
 /// `(register & mask) ^ xor`, both in the host's byte order.
 pub(super) fn mask_and_xor(register: Register, mask: u32, xor: u32) -> Expression {
-    let value = |kind, number: u32| Attribute::nest(kind, vec![Attribute::bytes(VALUE, number.to_ne_bytes())]);
+    let value =
+        |kind, number: u32| Attribute::nest(kind, vec![Attribute::bytes(VALUE, number.to_ne_bytes())]);
     let data = vec![
         Attribute::number32(1, register.number()),
         Attribute::number32(2, register.number()),
@@ -173,7 +179,8 @@ pub(super) fn mask_and_xor(register: Register, mask: u32, xor: u32) -> Expressio
 
 /// Goes on when the set has what the registers from here on hold.
 pub(super) fn look_up(set: &str, from: Register) -> Expression {
-    let data = vec![Attribute::text(1, set), Attribute::number32(2, from.number()), Attribute::number32(5, 0)];
+    let data =
+        vec![Attribute::text(1, set), Attribute::number32(2, from.number()), Attribute::number32(5, 0)];
     Expression { name: "lookup", data }
 }
 

@@ -33,7 +33,8 @@ impl Foreign {
     fn read(family: u8, reader: Reader<'_>) -> Option<Self> {
         let hook = reader.nest(layout::CHAIN_HOOK)?.number32(layout::HOOK_NUMBER)?;
         let table = reader.text(layout::CHAIN_TABLE)?;
-        let sees_input = matches!(hook, layout::PREROUTING | layout::INPUT) && matches!(family, INET | IPV4 | IPV6);
+        let sees_input =
+            matches!(hook, layout::PREROUTING | layout::INPUT) && matches!(family, INET | IPV4 | IPV6);
         let ours = family == INET && table == TABLE;
         (sees_input && !ours).then(|| Self {
             family,

@@ -66,13 +66,16 @@ impl Holdings {
         }
         for set in present.ours {
             match set {
-                Set::Guard => held.guard = elements(kernel, set)?.into_iter().map(|entry| entry.key).collect(),
+                Set::Guard => {
+                    held.guard = elements(kernel, set)?.into_iter().map(|entry| entry.key).collect()
+                }
                 Set::Management4 => held.management4 = intervals(kernel, set)?,
                 Set::Management6 => held.management6 = intervals(kernel, set)?,
                 // Cut connections are forgotten with a wrong table; they have ended.
                 Set::Cut4 | Set::Cut6 => {}
                 Set::Open4 | Set::Open6 | Set::Ban4 | Set::Ban6 if with_timed => {
-                    let (known, strange) = elements(kernel, set)?.into_iter().partition(|entry| is_known(set, entry));
+                    let (known, strange) =
+                        elements(kernel, set)?.into_iter().partition(|entry| is_known(set, entry));
                     held.timed.insert(set, known);
                     let strange: Vec<Entry> = strange;
                     if !strange.is_empty() {
@@ -129,7 +132,8 @@ impl Holdings {
             for entry in entries {
                 match set {
                     Set::Open4 | Set::Open6 => {
-                        held.openings.extend(sets::read_opening(&entry.key).map(|key| (key, entry.remaining())));
+                        held.openings
+                            .extend(sets::read_opening(&entry.key).map(|key| (key, entry.remaining())));
                     }
                     _ => held.bans.extend(sets::read_source(&entry.key).map(|key| (key, entry.remaining()))),
                 }
@@ -140,7 +144,8 @@ impl Holdings {
 }
 
 fn read_table(kernel: &mut Kernel) -> Result<Table, FirewallError> {
-    let tables = kernel.dump("list the tables", &layout::list_tables(), |_, reader| layout::is_our_table(reader))?;
+    let tables =
+        kernel.dump("list the tables", &layout::list_tables(), |_, reader| layout::is_our_table(reader))?;
     let Some(in_force) = tables.and_then(|tables| tables.first().copied()) else { return Ok(Table::Missing) };
     let chains = Request::new(NFTABLES, layout::GET_CHAIN, INET, Vec::new());
     let chains = kernel.dump("list the chains", &chains, |_, reader| {
@@ -157,7 +162,9 @@ struct Present {
 }
 
 fn read_sets(kernel: &mut Kernel) -> Result<Present, FirewallError> {
-    let listed = kernel.dump("list the sets", &Set::list(), |_, reader| Some(Set::listed(reader)))?.unwrap_or_default();
+    let listed = kernel
+        .dump("list the sets", &Set::list(), |_, reader| Some(Set::listed(reader)))?
+        .unwrap_or_default();
     Ok(Present { others: listed.iter().any(Option::is_none), ours: listed.into_iter().flatten().collect() })
 }
 
@@ -166,7 +173,8 @@ fn read_rules(kernel: &mut Kernel, mark: MarkBit) -> Result<Rules, FirewallError
     for chain in Chain::ALL {
         let wanted = chain.rules(mark);
         let listed = kernel.dump("list the rules", &chain.list_rules(), |_, reader| {
-            let ours = reader.text(layout::RULE_TABLE) == Some(TABLE) && reader.text(layout::RULE_CHAIN) == Some(chain.name());
+            let ours = reader.text(layout::RULE_TABLE) == Some(TABLE)
+                && reader.text(layout::RULE_CHAIN) == Some(chain.name());
             ours.then(|| wanted.iter().position(|rule| layout::is_listed(rule, reader)))
         })?;
         let listed = listed.unwrap_or_default();
@@ -179,7 +187,8 @@ fn read_rules(kernel: &mut Kernel, mark: MarkBit) -> Result<Rules, FirewallError
 }
 
 fn elements(kernel: &mut Kernel, set: Set) -> Result<Vec<Entry>, FirewallError> {
-    let messages = kernel.dump("list a set", &set.list_elements(), |_, reader| Some(Entry::read_all(reader)))?;
+    let messages =
+        kernel.dump("list a set", &set.list_elements(), |_, reader| Some(Entry::read_all(reader)))?;
     Ok(messages.unwrap_or_default().into_iter().flatten().collect())
 }
 

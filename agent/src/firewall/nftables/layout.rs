@@ -27,8 +27,9 @@ use super::{
     },
     TABLE,
     expressions::{
-        self, Expression, Header, Meta, Register, accept, back, count, drop, equal, go_to, load_connection_state,
-        load_destination_type, load_meta, load_payload, look_up, mask_and_xor, store_mark, unequal,
+        self, Expression, Header, Meta, Register, accept, back, count, drop, equal, go_to,
+        load_connection_state, load_destination_type, load_meta, load_payload, look_up, mask_and_xor,
+        store_mark, unequal,
     },
     sets::Set,
 };
@@ -98,10 +99,13 @@ impl Chain {
     }
 
     fn definition(self) -> Vec<Attribute> {
-        let mut attributes = vec![Attribute::text(CHAIN_TABLE, TABLE), Attribute::text(CHAIN_NAME, self.name())];
+        let mut attributes =
+            vec![Attribute::text(CHAIN_TABLE, TABLE), Attribute::text(CHAIN_NAME, self.name())];
         if self == Self::Prerouting {
-            let hook =
-                vec![Attribute::number32(HOOK_NUMBER, PREROUTING), Attribute::number32(HOOK_PRIORITY, PRIORITY.cast_unsigned())];
+            let hook = vec![
+                Attribute::number32(HOOK_NUMBER, PREROUTING),
+                Attribute::number32(HOOK_PRIORITY, PRIORITY.cast_unsigned()),
+            ];
             attributes.push(Attribute::nest(CHAIN_HOOK, hook));
             attributes.push(Attribute::number32(CHAIN_POLICY, POLICY_ACCEPT));
             attributes.push(Attribute::text(CHAIN_TYPE, "filter"));
@@ -126,7 +130,11 @@ impl Chain {
     pub(super) fn rules(self, mark: MarkBit) -> Vec<Vec<Expression>> {
         match self {
             Self::Prerouting => {
-                let lo = vec![load_meta(Meta::InterfaceIn, Register::First), equal(Register::First, &LOOPBACK.to_ne_bytes()), back()];
+                let lo = vec![
+                    load_meta(Meta::InterfaceIn, Register::First),
+                    equal(Register::First, &LOOPBACK.to_ne_bytes()),
+                    back(),
+                ];
                 let guarded = vec![
                     load_meta(Meta::TransportProtocol, Register::First),
                     load_payload(Header::Transport, 2, 2, Register::FirstSecond),
@@ -156,7 +164,8 @@ impl Chain {
 }
 
 fn gate(mark: MarkBit) -> Vec<Vec<Expression>> {
-    let transit = vec![load_destination_type(Register::First), equal(Register::First, &UNICAST.to_ne_bytes()), back()];
+    let transit =
+        vec![load_destination_type(Register::First), equal(Register::First, &UNICAST.to_ne_bytes()), back()];
     let established = vec![
         load_connection_state(Register::First),
         mask_and_xor(Register::First, ESTABLISHED_OR_RELATED, 0),
@@ -166,7 +175,12 @@ fn gate(mark: MarkBit) -> Vec<Vec<Expression>> {
     let mut rules = vec![transit];
     for (version, set) in [(Version::Four, Set::Cut4), (Version::Six, Set::Cut6)] {
         let mut rule = version.load_source();
-        rule.extend([version.load_protocol(), version.load_port(0), look_up(set.name(), Register::First), drop()]);
+        rule.extend([
+            version.load_protocol(),
+            version.load_port(0),
+            look_up(set.name(), Register::First),
+            drop(),
+        ]);
         rules.push(rule);
     }
     rules.push(established);
@@ -245,7 +259,13 @@ pub(super) fn accept_marked(mark: MarkBit) -> Vec<Expression> {
     ]
 }
 
-pub(super) fn new_rule(family: u8, table: &str, chain: &str, rule: &[Expression], userdata: Option<&[u8]>) -> Request {
+pub(super) fn new_rule(
+    family: u8,
+    table: &str,
+    chain: &str,
+    rule: &[Expression],
+    userdata: Option<&[u8]>,
+) -> Request {
     let expressions = rule.iter().map(Expression::attribute).collect();
     let mut attributes = vec![
         Attribute::text(RULE_TABLE, table),
@@ -292,7 +312,8 @@ pub(super) fn remove_table() -> [Request; 2] {
 /// Makes our table anew, with empty sets, within a batch.
 pub(super) fn new_table(mark: MarkBit) -> Vec<Request> {
     let mut requests = Vec::from(remove_table());
-    requests.push(Request::new(NFTABLES, NEW_TABLE, INET, vec![Attribute::text(TABLE_NAME, TABLE)]).creating());
+    requests
+        .push(Request::new(NFTABLES, NEW_TABLE, INET, vec![Attribute::text(TABLE_NAME, TABLE)]).creating());
     requests.extend(Set::ALL.into_iter().map(Set::create));
     requests.extend(Chain::ALL.into_iter().map(Chain::create));
     requests.extend(new_rules(mark));

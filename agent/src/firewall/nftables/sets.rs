@@ -155,7 +155,6 @@ impl Set {
         let mut attributes = vec![
             Attribute::text(SET_TABLE, TABLE),
             Attribute::text(SET_NAME, self.name()),
-            Attribute::number32(SET_FLAGS, self.flags()),
             Attribute::number32(SET_KEY_TYPE, key_type),
             Attribute::number32(SET_KEY_LENGTH, key_length),
         ];
@@ -168,6 +167,7 @@ impl Set {
 
     pub(super) fn create(self) -> Request {
         let mut attributes = self.definition();
+        attributes.push(Attribute::number32(SET_FLAGS, self.flags()));
         // An id is obligatory; it names the set within a batch.
         attributes.push(Attribute::number32(SET_ID, self as u32 + 1));
         Request::new(NFTABLES, NEW_SET, INET, attributes).creating()
@@ -175,9 +175,11 @@ impl Set {
 
     /// Which of our sets is listed, if it is one and is as we define it.
     pub(super) fn listed(reader: Reader<'_>) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|set| set.definition().iter().all(|attribute| attribute.is_in(reader)))
+        // No flags are not listed.
+        let flags = reader.number32(SET_FLAGS).unwrap_or(0);
+        Self::ALL.into_iter().find(|set| {
+            set.flags() == flags && set.definition().iter().all(|attribute| attribute.is_in(reader))
+        })
     }
 
     /// Lists the sets of our table.

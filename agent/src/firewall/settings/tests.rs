@@ -21,9 +21,19 @@ fn chains_of_both_worlds_are_read() {
 
 #[test]
 fn what_could_be_an_option_or_another_argument_is_no_chain() {
-    for text in
-        ["", "-F", "a b", "filter/-X", "nat/INPUT", "arp/filter/input", "inet/filter/", "a/b/c/d", "x\0", "a'b", "chain-name-longer-than-28-bytes"]
-    {
+    for text in [
+        "",
+        "-F",
+        "a b",
+        "filter/-X",
+        "nat/INPUT",
+        "arp/filter/input",
+        "inet/filter/",
+        "a/b/c/d",
+        "x\0",
+        "a'b",
+        "chain-name-longer-than-28-bytes",
+    ] {
         assert!(text.parse::<AcceptIn>().is_err(), "{text}");
     }
 }

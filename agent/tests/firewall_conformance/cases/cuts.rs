@@ -2,9 +2,7 @@
 
 use std::{io::Write, net::TcpListener, thread::sleep, time::Duration};
 
-use crate::lab::{
-    CLIENT, CLIENT6, Lab, OTHER, address, connect, echoes, element, opening, serve_tcp,
-};
+use crate::lab::{CLIENT, CLIENT6, Lab, OTHER, address, connect, echoes, element, opening, serve_tcp};
 
 const SOON: Duration = Duration::from_secs(1);
 
@@ -12,7 +10,8 @@ pub(crate) fn end_established_connections(lab: &Lab) {
     serve_tcp(7000);
     let listener = TcpListener::bind("0.0.0.0:7001").unwrap();
     let mut firewall = lab.guarding(&["tcp/7000", "tcp/7001"]);
-    let openings = [opening(CLIENT, "tcp/7000", 60), opening(CLIENT, "tcp/7001", 60), opening(CLIENT6, "tcp/7000", 60)];
+    let openings =
+        [opening(CLIENT, "tcp/7000", 60), opening(CLIENT, "tcp/7001", 60), opening(CLIENT6, "tcp/7000", 60)];
     firewall.open(&openings).unwrap();
     let mut four = lab.connect(CLIENT, address("10.9.0.1:7000"), SOON).unwrap();
     let mut six = lab.connect(CLIENT6, address("[fd09::1]:7000"), SOON).unwrap();
@@ -44,7 +43,8 @@ pub(crate) fn leave_others_and_transit_alone(lab: &Lab) {
     serve_tcp(7001);
     lab.in_behind(|| serve_tcp(7000));
     let mut firewall = lab.guarding(&["tcp/7000", "tcp/7001"]);
-    let openings = [opening(CLIENT, "tcp/7000", 60), opening(CLIENT, "tcp/7001", 60), opening(OTHER, "tcp/7000", 60)];
+    let openings =
+        [opening(CLIENT, "tcp/7000", 60), opening(CLIENT, "tcp/7001", 60), opening(OTHER, "tcp/7000", 60)];
     firewall.open(&openings).unwrap();
     let mut other_port = lab.connect(CLIENT, address("10.9.0.1:7001"), SOON).unwrap();
     let mut other_source = lab.connect(OTHER, address("10.9.0.1:7000"), SOON).unwrap();

@@ -38,7 +38,10 @@ pub(crate) fn an_accept_rule_lets_openings_through_default_deny(lab: &Lab) {
     firewall.set_guard(&wanted).unwrap();
     firewall.set_guard(&wanted).unwrap();
     let with_rule = list();
-    assert_eq!(with_rule.matches("fleetknock").count(), if lab.driver == Driver::IptablesLegacy { 2 } else { 1 });
+    assert_eq!(
+        with_rule.matches("fleetknock").count(),
+        if lab.driver == Driver::IptablesLegacy { 2 } else { 1 }
+    );
     lab.open(CLIENT, "10.9.0.1:7000");
     lab.open(CLIENT6, "[fd09::1]:7000");
     lab.closed(OTHER, "10.9.0.1:7000");
@@ -49,7 +52,8 @@ pub(crate) fn an_accept_rule_lets_openings_through_default_deny(lab: &Lab) {
         shell("iptables-legacy", "-D INPUT 1");
     } else {
         let listed = shell("nft", "-a list chain inet filter input");
-        let handle = listed.lines().find(|line| line.contains("fleetknock")).unwrap().rsplit(' ').next().unwrap();
+        let handle =
+            listed.lines().find(|line| line.contains("fleetknock")).unwrap().rsplit(' ').next().unwrap();
         shell("nft", &format!("delete rule inet filter input handle {handle}"));
     }
     lab.closed(CLIENT, "10.9.0.1:7000");
@@ -69,7 +73,10 @@ pub(crate) fn default_deny_is_warned_of(lab: &Lab) {
     assert_eq!(firewall.warnings().unwrap(), Vec::<String>::new());
     shell("nft", "add rule inet firewalld filter_INPUT counter reject with icmpx type admin-prohibited");
     let warnings = firewall.warnings().unwrap();
-    assert!(matches!(&warnings[..], [one] if one.contains("--accept-in inet/firewalld/filter_INPUT")), "{warnings:?}");
+    assert!(
+        matches!(&warnings[..], [one] if one.contains("--accept-in inet/firewalld/filter_INPUT")),
+        "{warnings:?}"
+    );
     shell("nft", "delete table inet firewalld");
 
     let iptables = lab.driver.iptables();
@@ -112,9 +119,14 @@ pub(crate) fn microseconds_per_opening(lab: &Lab) {
             })
             .collect();
         times.sort_unstable();
-        println!("{:?}: {:.1} µs per opening with {present} present", lab.driver, times[100].as_secs_f64() * 1e6);
-        let many: Vec<_> =
-            (0..1_000).map(|number| opening(&format!("10.4.{}.{}", number / 200, 1 + number % 200), "tcp/7000", 600)).collect();
+        println!(
+            "{:?}: {:.1} µs per opening with {present} present",
+            lab.driver,
+            times[100].as_secs_f64() * 1e6
+        );
+        let many: Vec<_> = (0..1_000)
+            .map(|number| opening(&format!("10.4.{}.{}", number / 200, 1 + number % 200), "tcp/7000", 600))
+            .collect();
         let start = Instant::now();
         firewall.open(&many).unwrap();
         println!("{:?}: {:.1} µs each for 1,000 at once", lab.driver, start.elapsed().as_secs_f64() * 1e3);

@@ -3,13 +3,13 @@
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fleetknock_agent::firewall::{Desired, Repairs};
 
 use crate::lab::{
-    CLIENT, CLIENT6, Lab, OTHER, OTHER6, address, connect, guard, opening, serve_tcp, serve_udp, shell,
+    CLIENT, CLIENT6, Lab, OTHER, OTHER6, address, connect, guard, later, opening, serve_tcp, serve_udp, shell,
 };
 
 pub(crate) fn passes_loopback_and_management(lab: &Lab) {
@@ -20,7 +20,8 @@ pub(crate) fn passes_loopback_and_management(lab: &Lab) {
     lab.open(OTHER6, "[fd09::1]:7000");
     lab.closed(CLIENT, "10.9.0.1:7000");
     lab.closed(CLIENT6, "[fd09::1]:7000");
-    for (from, to) in [("127.0.0.1", "127.0.0.1:7000"), ("10.9.0.1", "10.9.0.1:7000"), ("::1", "[::1]:7000")] {
+    for (from, to) in [("127.0.0.1", "127.0.0.1:7000"), ("10.9.0.1", "10.9.0.1:7000"), ("::1", "[::1]:7000")]
+    {
         assert!(connect(from, address(to), Duration::from_secs(1)).is_some(), "{to}");
     }
     // Networks are management no longer, or overlap, or are everything.
@@ -95,8 +96,13 @@ pub(crate) fn never_opens_kept_ports_while_it_changes(lab: &Lab) {
         });
         for round in 0..100 {
             let extra = format!("tcp/{}", 8000 + round);
-            let networks: &[&str] = if round % 2 == 0 { &["192.0.2.0/24", "2001:db8::/32"] } else { &["198.51.100.0/24"] };
-            let ports = if round % 3 == 0 { vec!["tcp/7000", "udp/53"] } else { vec!["tcp/7000", "tcp/7001", &extra] };
+            let networks: &[&str] =
+                if round % 2 == 0 { &["192.0.2.0/24", "2001:db8::/32"] } else { &["198.51.100.0/24"] };
+            let ports = if round % 3 == 0 {
+                vec!["tcp/7000", "udp/53"]
+            } else {
+                vec!["tcp/7000", "tcp/7001", &extra]
+            };
             firewall.set_guard(&guard(&ports, networks)).unwrap();
             if round % 20 == 0 {
                 // Rules that have to be made again.
@@ -123,9 +129,16 @@ pub(crate) fn is_adopted_by_another_driver(lab: &Lab) {
     let wanted = guard(&["tcp/7000"], &["192.0.2.0/24"]);
     let mut first = lab.firewall();
     first.set_guard(&wanted).unwrap();
+    let start = Instant::now();
     first.open(&[opening(CLIENT, "tcp/7000", 60)]).unwrap();
     first.ban(&[(OTHER.parse().unwrap(), Duration::from_secs(60))]).unwrap();
-    let handles = || if lab.driver.is_nftables() { shell("nft", "-a list chain inet fleetknock gate") } else { String::new() };
+    let handles = || {
+        if lab.driver.is_nftables() {
+            shell("nft", "-a list chain inet fleetknock gate")
+        } else {
+            String::new()
+        }
+    };
     let before = handles();
     drop(first);
     let mut second = lab.firewall();
@@ -135,7 +148,7 @@ pub(crate) fn is_adopted_by_another_driver(lab: &Lab) {
     let mut desired = Desired { guard: wanted, ..Desired::default() };
     desired.openings.extend([opening(CLIENT, "tcp/7000", 60)]);
     desired.bans.insert(OTHER.parse().unwrap(), Duration::from_secs(60));
-    assert_eq!(second.reconcile(&desired).unwrap(), Repairs::default());
+    assert_eq!(second.reconcile(&later(&desired, start)).unwrap(), Repairs::default());
 }
 
 pub(crate) fn is_gone_after_remove(lab: &Lab) {
@@ -175,13 +188,17 @@ pub(crate) fn leaves_the_rules_of_others_alone(lab: &Lab) {
     }
     let theirs = || {
         let mangle = [iptables, ip6tables].map(|program| shell(program, "-t mangle -S"));
-        let mangle: Vec<&str> = mangle.iter().flat_map(|text| text.lines()).filter(|line| !line.contains("FLEETKNOCK")).collect();
+        let mangle: Vec<&str> =
+            mangle.iter().flat_map(|text| text.lines()).filter(|line| !line.contains("FLEETKNOCK")).collect();
         [
             shell("nft", "-a list table inet theirs"),
             shell("nft", "-a list table ip fleetknock"),
             shell("ipset", "save theirs"),
             shell(iptables, "-S"),
-            shell(iptables, "-t mangle -S PREROUTING").lines().filter(|line| !line.contains("FLEETKNOCK")).collect(),
+            shell(iptables, "-t mangle -S PREROUTING")
+                .lines()
+                .filter(|line| !line.contains("FLEETKNOCK"))
+                .collect(),
             mangle.join("\n"),
         ]
     };
@@ -197,7 +214,9 @@ pub(crate) fn leaves_the_rules_of_others_alone(lab: &Lab) {
         let (program, arguments) = driver_specific.split_once(' ').unwrap();
         shell(program, arguments);
     }
-    firewall.reconcile(&Desired { guard: guard(&["tcp/7001"], &["192.0.2.0/24"]), ..Desired::default() }).unwrap();
+    firewall
+        .reconcile(&Desired { guard: guard(&["tcp/7001"], &["192.0.2.0/24"]), ..Desired::default() })
+        .unwrap();
     assert_eq!(theirs(), before);
     firewall.remove().unwrap();
     assert_eq!(theirs(), before);

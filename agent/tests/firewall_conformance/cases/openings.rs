@@ -3,7 +3,8 @@
 use std::{thread::sleep, time::Duration};
 
 use crate::lab::{
-    CLIENT, CLIENT6, HOST, Lab, OTHER, OTHER6, address, echoes, element, eventually, opening, serve_tcp, serve_udp,
+    CLIENT, CLIENT6, HOST, Lab, OTHER, OTHER6, address, echoes, element, eventually, opening, serve_tcp,
+    serve_udp,
 };
 
 pub(crate) fn only_that_source_port_and_protocol(lab: &Lab) {
@@ -64,7 +65,9 @@ pub(crate) fn are_closed_while_connections_live_on(lab: &Lab) {
     let (mut closed, mut expired) = (connect(CLIENT), connect(OTHER));
     firewall.close(&[element(CLIENT, "tcp/7000")]).unwrap();
     // What does not exist is fine, alone or among others.
-    firewall.close(&[element(CLIENT, "tcp/7000"), element("192.0.2.1", "tcp/1"), element(CLIENT6, "udp/1")]).unwrap();
+    firewall
+        .close(&[element(CLIENT, "tcp/7000"), element("192.0.2.1", "tcp/1"), element(CLIENT6, "udp/1")])
+        .unwrap();
     lab.closed(CLIENT, "10.9.0.1:7000");
     assert!(echoes(&mut closed));
     sleep(Duration::from_millis(3_200));

@@ -33,7 +33,9 @@ fn what_the_kernel_lists_beside_does_not_matter_but_a_changed_value_does() {
 
 #[test]
 fn malformed_attributes_read_as_absent() {
-    for bytes in [&[][..], &[1], &[4, 0, 1], &[200, 0, 1, 0, 1, 2, 3, 4], &[0, 0, 1, 0], &[3, 0, 1, 0, 9, 9, 9, 9]] {
+    for bytes in
+        [&[][..], &[1], &[4, 0, 1], &[200, 0, 1, 0, 1, 2, 3, 4], &[0, 0, 1, 0], &[3, 0, 1, 0, 9, 9, 9, 9]]
+    {
         assert_eq!(Reader::new(bytes).number32(1), None, "{bytes:?}");
         assert!(Reader::new(bytes).iter().count() <= 2, "{bytes:?}");
     }

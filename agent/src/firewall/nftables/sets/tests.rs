@@ -13,15 +13,23 @@ fn keys_are_read_as_they_are_written() {
 fn keys_that_we_never_write_are_not_read() {
     let mapped = "::ffff:192.0.2.1".parse::<std::net::Ipv6Addr>().unwrap().octets();
     assert_eq!(read_source(&mapped), None);
-    for key in [&[][..], &[1, 2, 3], &[0; 12], &[192, 0, 2, 1, 1, 0, 0, 0, 0, 22, 0, 0], &[192, 0, 2, 1, 6, 1, 0, 0, 0, 22, 0, 0]] {
+    for key in [
+        &[][..],
+        &[1, 2, 3],
+        &[0; 12],
+        &[192, 0, 2, 1, 1, 0, 0, 0, 0, 22, 0, 0],
+        &[192, 0, 2, 1, 6, 1, 0, 0, 0, 22, 0, 0],
+    ] {
         assert_eq!(read_opening(key), None, "{key:?}");
     }
 }
 
 #[test]
 fn touching_networks_become_one_interval() {
-    let networks: Vec<IpNet> =
-        ["10.0.0.0/8", "11.0.0.0/16", "10.1.0.0/16", "192.0.2.0/24"].iter().map(|text| text.parse().unwrap()).collect();
+    let networks: Vec<IpNet> = ["10.0.0.0/8", "11.0.0.0/16", "10.1.0.0/16", "192.0.2.0/24"]
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
     let (four, six) = intervals(networks.iter());
     let written: Vec<(Vec<u8>, bool)> = four.into_iter().map(|entry| (entry.key, entry.end)).collect();
     assert_eq!(
