@@ -14,6 +14,8 @@ use crate::{
     output::Out,
 };
 
+/// Create or change doors from YAML files
+///
 /// Every file is read and judged before the first door is sent: if anything is wrong, nothing is changed.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:

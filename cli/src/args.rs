@@ -13,10 +13,10 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(name = "fleetknock", version, propagate_version = true, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
-    #[command(flatten)]
-    pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: Global,
 }
 
 const AFTER_HELP: &str =
@@ -31,6 +31,7 @@ Examples:
 
 /// What every command that asks a controller takes.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Connection")]
 pub(crate) struct Global {
     /// The controller to ask
     #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:7600")]
@@ -48,31 +49,18 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Create or change doors from YAML files
     Apply(apply::Apply),
-    /// Ignore a source: its knocks do not count and its openings are withdrawn
     Ban(ban::Ban),
-    /// Judge doors without a controller: form, strength, and whether they could lock you out
     Check(check::Check),
-    /// Withdraw openings
     Close(close::Close),
-    /// Write a completion script for a shell
     Completions(completions::Completions),
-    /// Delete doors, forget hosts, lift bans
     Delete(delete::Delete),
-    /// Show everything about one door, host, opening or ban
     Describe(describe::Describe),
-    /// List doors, hosts, openings, bans or attempts
     Get(get::Get),
-    /// Turn a knockd.conf into doors
     Import(import::Import),
-    /// Knock: send packets in order, and wait until a port opens
     Knock(knock::Knock),
-    /// Open a door for a source without a knock
     Open(open::Open),
-    /// Lift the ban of a source
     Unban(ban::Unban),
-    /// Show events as they happen
     Watch(watch::Watch),
 }
 

@@ -12,6 +12,8 @@ use crate::{
     output::{Out, remaining},
 };
 
+/// Ignore a source: its knocks do not count and its openings are withdrawn
+///
 /// A ban stops knocking and opening, on the whole fleet; other traffic of the source goes on.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:
@@ -27,6 +29,8 @@ pub(crate) struct Ban {
     reason: String,
 }
 
+/// Lift the ban of a source
+///
 /// The source may knock again at once; openings that the ban withdrew do not come back.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:

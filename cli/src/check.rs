@@ -12,6 +12,8 @@ use fleetknock_runtime::exit;
 
 use crate::{files, output::Out};
 
+/// Judge doors without a controller: form, strength, and whether they could lock you out
+///
 /// Reads doors, computes how hard their knocks are to guess, and says what would be refused.
 #[derive(Args, Debug)]
 #[command(

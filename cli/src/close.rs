@@ -11,6 +11,8 @@ use crate::{
     output::Out,
 };
 
+/// Withdraw openings
+///
 /// Withdraws one opening by its id, or all of a door, of a source, or of a source at a door.
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("which").required(true).multiple(true).args(["id", "door", "source"]))]

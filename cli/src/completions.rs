@@ -5,6 +5,8 @@ use clap_complete::Shell;
 
 use crate::{args::Cli, output::Out};
 
+/// Write a completion script for a shell
+///
 /// Writes the script to standard output.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:

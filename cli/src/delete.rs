@@ -9,6 +9,8 @@ use fleetknock_runtime::exit;
 
 use crate::{controller::Controller, files, kind::Kind, output::Out};
 
+/// Delete doors, forget hosts, lift bans
+///
 /// A deleted door's openings are withdrawn. A host can be forgotten while it is not connected.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:

@@ -14,6 +14,8 @@ use crate::{
     resource::{clock, host_state, labels, millis, opening_state, ports, selector, sequence, some},
 };
 
+/// Show everything about one door, host, opening or ban
+///
 /// Shows what `get` shows and what belongs to it.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:

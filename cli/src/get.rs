@@ -14,6 +14,8 @@ use crate::{
     output::{Format, Out},
 };
 
+/// List doors, hosts, openings, bans or attempts
+///
 /// Lists are complete: every page is asked for.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:

@@ -14,6 +14,8 @@ use fleetknock_runtime::exit;
 
 use crate::{args::time, controller::REFUSED, files, kind::Label, output::Out};
 
+/// Turn a knockd.conf into doors
+///
 /// Each section that opens a port becomes a door. What cannot be carried over is said on standard error, with its line.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:

@@ -23,6 +23,8 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Targets of one knock: a door has at most 32 steps.
 const TARGETS_MAX: usize = fleetknock_core::door::STEPS_MAX;
 
+/// Knock: send packets in order, and wait until a port opens
+///
 /// Sends one packet to each target, in order: a TCP SYN, a UDP datagram, or an ICMP echo request with a payload of that
 /// many bytes. A TCP knock is closed at once, so that the kernel never sends its SYN again.
 ///
@@ -39,8 +41,10 @@ pub(crate) struct Knock {
     /// Where to knock, in order
     #[arg(required = true, num_args = 1..=TARGETS_MAX, value_name = "PROTOCOL/PORT@HOST")]
     targets: Vec<Target>,
-    /// Between two knocks. Packets to different hosts overtake each other on the way; agents stamp them to within
-    /// their clocks, and 100 ms is more than either, so that the order is seen as it was meant
+    /// Time between two knocks
+    ///
+    /// Packets to different hosts may overtake each other on their way, and each agent stamps them by its own clock.
+    /// The default is longer than either difference, so that the order is seen as it was meant.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "100ms")]
     delay: Duration,
     /// Then wait until this TCP port takes connections, for as long as --timeout says

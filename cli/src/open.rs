@@ -13,6 +13,8 @@ use crate::{
     resource::ports,
 };
 
+/// Open a door for a source without a knock
+///
 /// Opens a door's ports on its hosts for one source. Opening again refreshes the one opening.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:

@@ -18,6 +18,8 @@ use crate::{
 const RECONNECT_LEAST: Duration = Duration::from_millis(200);
 const RECONNECT_MOST: Duration = Duration::from_secs(10);
 
+/// Show events as they happen
+///
 /// One line for each event, from now on. When the connection breaks it is made again; what happened in between is not
 /// shown, and that is said.
 #[derive(Args, Debug)]

@@ -1,0 +1,217 @@
+//! A controller that keeps its doors, openings and bans in memory and decides nothing.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use fleetknock_core::door::Door;
+use fleetknock_proto::{
+    convert, status,
+    v1::{
+        self,
+        control_service_server::{ControlService, ControlServiceServer},
+    },
+};
+use futures::stream;
+use tokio::{net::TcpListener, runtime::Runtime};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+type Answer<T> = Result<Response<T>, Status>;
+type EventStream = std::pin::Pin<Box<dyn futures::Stream<Item = Result<v1::Event, Status>> + Send>>;
+
+/// Runs until it is dropped.
+pub(crate) struct StandIn {
+    address: SocketAddr,
+    _runtime: Runtime,
+}
+
+impl StandIn {
+    pub(crate) fn start() -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = ControlServiceServer::new(Service::default());
+        let server = tonic::transport::Server::builder().add_service(service);
+        runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        Self { address, _runtime: runtime }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+#[derive(Default)]
+struct Service {
+    doors: Arc<Mutex<BTreeMap<String, Door>>>,
+    openings: Arc<Mutex<Vec<v1::Opening>>>,
+    bans: Arc<Mutex<BTreeMap<String, v1::Ban>>>,
+    streams: AtomicU32,
+}
+
+#[tonic::async_trait]
+impl ControlService for Service {
+    type WatchEventsStream = EventStream;
+
+    async fn apply_door(&self, request: Request<v1::ApplyDoorRequest>) -> Answer<v1::ApplyDoorResponse> {
+        let request = request.into_inner();
+        let door = convert::door(&request.door.unwrap_or_default())?;
+        if door.name().as_str() == "taken-port" {
+            return Err(status::invalid("door.name", "the controller does not like it"));
+        }
+        let mut doors = self.doors.lock().unwrap();
+        let mut changes = Vec::new();
+        let outcome = match doors.get(door.name().as_str()) {
+            None => v1::ApplyOutcome::Created,
+            Some(old) if *old == door => v1::ApplyOutcome::Unchanged,
+            Some(old) => {
+                let [before, after] =
+                    [old, &door].map(|door| fleetknock_core::door::yaml::time_text(door.opens().duration));
+                changes.push(v1::FieldChange { field: "spec.opens.for".to_owned(), before, after });
+                v1::ApplyOutcome::Changed
+            }
+        };
+        let message = convert::door_message(&door, false);
+        if !request.dry_run {
+            doors.insert(door.name().to_string(), door);
+        }
+        Ok(Response::new(v1::ApplyDoorResponse {
+            door: Some(message),
+            outcome: outcome.into(),
+            changes,
+            warnings: Vec::new(),
+        }))
+    }
+
+    async fn get_door(&self, request: Request<v1::GetDoorRequest>) -> Answer<v1::Door> {
+        let request = request.into_inner();
+        let doors = self.doors.lock().unwrap();
+        let door = doors.get(&request.name).ok_or_else(|| status::not_found("door", &request.name))?;
+        Ok(Response::new(convert::door_message(door, request.reveal)))
+    }
+
+    async fn list_doors(&self, request: Request<v1::ListDoorsRequest>) -> Answer<v1::ListDoorsResponse> {
+        let request = request.into_inner();
+        let doors = self.doors.lock().unwrap();
+        let rest = doors.range(request.page_token..).map(|(_, door)| door);
+        let mut page: Vec<_> = rest.take(3).map(|door| convert::door_message(door, request.reveal)).collect();
+        let next_page_token = page.get(2).map(|door| door.name.clone()).unwrap_or_default();
+        page.truncate(2);
+        Ok(Response::new(v1::ListDoorsResponse { doors: page, next_page_token }))
+    }
+
+    async fn delete_door(&self, request: Request<v1::DeleteDoorRequest>) -> Answer<v1::DeleteDoorResponse> {
+        let name = request.into_inner().name;
+        self.doors.lock().unwrap().remove(&name).ok_or_else(|| status::not_found("door", &name))?;
+        Ok(Response::new(v1::DeleteDoorResponse { openings_withdrawn: 1 }))
+    }
+
+    async fn get_host(&self, request: Request<v1::GetHostRequest>) -> Answer<v1::Host> {
+        Err(status::not_found("host", &request.into_inner().name))
+    }
+
+    async fn list_hosts(&self, _: Request<v1::ListHostsRequest>) -> Answer<v1::ListHostsResponse> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn delete_host(&self, request: Request<v1::DeleteHostRequest>) -> Answer<v1::DeleteHostResponse> {
+        Err(status::precondition("host", &request.into_inner().name, "it is connected; stop its agent first"))
+    }
+
+    async fn get_opening(&self, request: Request<v1::GetOpeningRequest>) -> Answer<v1::Opening> {
+        Err(status::not_found("opening", &request.into_inner().id))
+    }
+
+    async fn list_openings(&self, _: Request<v1::ListOpeningsRequest>) -> Answer<v1::ListOpeningsResponse> {
+        let openings = self.openings.lock().unwrap().clone();
+        Ok(Response::new(v1::ListOpeningsResponse { openings, next_page_token: String::new() }))
+    }
+
+    async fn open(&self, request: Request<v1::OpenRequest>) -> Answer<v1::Opening> {
+        let request = request.into_inner();
+        let doors = self.doors.lock().unwrap();
+        let door = doors.get(&request.door).ok_or_else(|| status::not_found("door", &request.door))?;
+        let mut openings = self.openings.lock().unwrap();
+        let opening = v1::Opening {
+            id: format!("o{}", openings.len() + 1),
+            door: request.door,
+            source: request.source,
+            ports: door.opens().ports.iter().copied().map(Into::into).collect(),
+            state: v1::OpeningState::Active.into(),
+            opened_ms: now_ms(),
+            expires_ms: now_ms() + request.for_ms,
+            generation: 1,
+            hosts: vec![v1::OpeningOnHost { host: "a".to_owned(), ..v1::OpeningOnHost::default() }],
+            ..v1::Opening::default()
+        };
+        openings.push(opening.clone());
+        Ok(Response::new(opening))
+    }
+
+    async fn close(&self, request: Request<v1::CloseRequest>) -> Answer<v1::CloseResponse> {
+        let request = request.into_inner();
+        let mut openings = self.openings.lock().unwrap();
+        let of = |opening: &v1::Opening| opening.source == request.source || opening.door == request.door;
+        let (closed, open) = openings.drain(..).partition(of);
+        *openings = open;
+        Ok(Response::new(v1::CloseResponse { closed }))
+    }
+
+    async fn get_ban(&self, request: Request<v1::GetBanRequest>) -> Answer<v1::Ban> {
+        Err(status::not_found("ban", &request.into_inner().source))
+    }
+
+    async fn list_bans(&self, _: Request<v1::ListBansRequest>) -> Answer<v1::ListBansResponse> {
+        // Longer than any caller of the tests waits.
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn ban_source(&self, request: Request<v1::BanSourceRequest>) -> Answer<v1::Ban> {
+        let request = request.into_inner();
+        let ban = v1::Ban {
+            source: request.source.clone(),
+            expires_ms: now_ms() + request.for_ms,
+            ..v1::Ban::default()
+        };
+        self.bans.lock().unwrap().insert(request.source, ban.clone());
+        Ok(Response::new(ban))
+    }
+
+    async fn unban_source(
+        &self,
+        request: Request<v1::UnbanSourceRequest>,
+    ) -> Answer<v1::UnbanSourceResponse> {
+        let source = request.into_inner().source;
+        self.bans.lock().unwrap().remove(&source).ok_or_else(|| status::not_found("ban", &source))?;
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn list_attempts(&self, _: Request<v1::ListAttemptsRequest>) -> Answer<v1::ListAttemptsResponse> {
+        Err(status::unavailable("the matcher is starting"))
+    }
+
+    /// One event, and then the stream ends.
+    async fn watch_events(&self, _: Request<v1::WatchEventsRequest>) -> Answer<EventStream> {
+        let number = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
+        let event = v1::Event {
+            kind: v1::EventKind::Warning.into(),
+            time_ms: now_ms(),
+            message: format!("stream {number}"),
+            ..v1::Event::default()
+        };
+        Ok(Response::new(Box::pin(stream::iter([Ok(event)]))))
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}
