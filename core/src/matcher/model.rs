@@ -87,6 +87,14 @@ impl Model {
         if self.floor != 0 && latest(new) <= self.floor {
             return ignored(Ignored::TooLate);
         }
+        if copy.is_none() && self.kept.len() >= self.config.limits.records_per_source as usize {
+            let oldest = (0..self.kept.len()).min_by_key(|at| self.kept[*at].time).unwrap();
+            if new.time < self.kept[oldest].time {
+                self.floor = self.floor.max(latest(new));
+                return ignored(Ignored::TooLate);
+            }
+            self.drop_at(oldest, 0);
+        }
         let at = copy.unwrap_or(self.kept.len());
         if copy.is_some() {
             self.kept[at] = *new;
@@ -118,12 +126,16 @@ impl Model {
             self.floor = 0;
         }
         while let Some(at) = self.kept.iter().position(|kept| kept.time < horizon) {
-            let dropped = self.kept.remove(at);
-            if latest(&dropped) >= horizon.as_micros() {
-                self.floor = self.floor.max(latest(&dropped));
-            }
-            self.spent.values_mut().filter(|count| **count > at).for_each(|count| *count -= 1);
+            self.drop_at(at, horizon.as_micros());
         }
+    }
+
+    fn drop_at(&mut self, at: usize, horizon: u64) {
+        let dropped = self.kept.remove(at);
+        if latest(&dropped) >= horizon {
+            self.floor = self.floor.max(latest(&dropped));
+        }
+        self.spent.values_mut().filter(|count| **count > at).for_each(|count| *count -= 1);
     }
 
     fn verdict(&self, new: usize, completed: &[DoorName], now: Timestamp) -> Said {

@@ -147,6 +147,12 @@ fn a_late_report_of_a_wrong_knock_fails_the_attempt_too() {
 fn within_is_exact_by_packet_time() {
     assert_eq!(openings_of(THREE, "h1:tcp/7@0 h2:udp/8@100 h3:tcp/9@5000"), 1);
     assert_eq!(openings_of(THREE, "h1:tcp/7@0 h2:udp/8@100 h3:tcp/9@5001"), 0);
+    // Where the order is open, a middle knock may be the earliest or the latest: it counts, too.
+    for (middle, opens) in [(5_000, 1), (5_001, 0)] {
+        let mut reports = Knocks::default().knocks(&format!("h1:tcp/7@0 h3:tcp/9@4990 h2:udp/8@{middle}"));
+        reports.iter_mut().for_each(|report| report.uncertainty = Duration::from_millis(50));
+        assert_eq!(openings(THREE, &reports), opens, "{middle}");
+    }
     let mut late = Knocks::default().knocks("h1:tcp/7@0 h2:udp/8@100 h3:tcp/9@5000");
     let mut matcher = matcher(Config::default(), &[door("a", THREE, 5_000)]);
     let mut decisions = Vec::new();
