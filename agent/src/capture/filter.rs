@@ -111,30 +111,30 @@ impl FilterSpec {
                 out.set_x(offset + 4);
             }
         }
-        out.place(reject);
-        out.give(0);
+        out.jump(reject);
 
         // One test of ports serves both families when it can; it stands last because jumps lead forward only.
         let shared = self.ipv4.tcp == self.ipv6.tcp && self.ipv4.udp == self.ipv6.udp;
         let tests4 = PortTests { tcp: out.label(), udp: out.label() };
         let tests6 = if shared { tests4 } else { PortTests { tcp: out.label(), udp: out.label() } };
         out.place(ipv4);
-        self.ipv4_header(&mut out);
+        self.ipv4_header(&mut out, reject);
         self.transport(&mut out, 1, 8, tests4);
         out.place(ipv6);
-        self.ipv6_header(&mut out);
+        self.ipv6_header(&mut out, reject);
         self.transport(&mut out, 58, 128, tests6);
         port_tests(&mut out, &self.ipv4, tests4);
         if !shared {
             port_tests(&mut out, &self.ipv6, tests6);
         }
+        // Not earlier: to the kernel's checks whatever follows a return inherits what was stored before it.
+        out.place(reject);
+        out.give(0);
         out.finish()
     }
 
     /// Leaves the protocol in the accumulator and the offset of the transport header in X.
-    fn ipv4_header(&self, out: &mut Assembler) {
-        let reject = out.label();
-        let good = out.label();
+    fn ipv4_header(&self, out: &mut Assembler, reject: Label) {
         out.load_x(Size::Byte, 0);
         out.and(0xf0);
         out.unless_equal(0x40, reject);
@@ -146,18 +146,15 @@ impl FilterSpec {
         out.load_x(Size::Byte, 0);
         out.and(0x0f);
         out.shift_left(2);
-        out.if_at_least(20, good);
-        out.place(reject);
-        out.give(0);
-        out.place(good);
+        out.unless_at_least(20, reject);
         out.add_x();
         out.copy_to_x();
         out.recall();
     }
 
     /// Leaves the protocol in the accumulator and the offset of the transport header in X.
-    fn ipv6_header(&self, out: &mut Assembler) {
-        let (reject, done) = (out.label(), out.label());
+    fn ipv6_header(&self, out: &mut Assembler, reject: Label) {
+        let done = out.label();
         out.load_x(Size::Byte, 0);
         out.and(0xf0);
         out.unless_equal(0x60, reject);
@@ -203,9 +200,6 @@ impl FilterSpec {
             }
             out.place(next);
         }
-        out.jump(done);
-        out.place(reject);
-        out.give(0);
         out.place(done);
         out.recall();
     }

@@ -74,7 +74,7 @@ impl Reason {
 pub enum Verdict {
     /// A knock.
     Knock(Source),
-    /// A knock unless it turns out to answer a client that has just closed its socket.
+    /// A knock unless it turns out to answer a client that has just closed its socket, or [`Judge::admits`] no more.
     Unsure(Source),
     /// No knock.
     Not(Reason),
@@ -202,10 +202,17 @@ impl Judge {
             Ok(sure) => sure,
             Err(reason) => return Verdict::Not(reason),
         };
-        if !self.limit.admits(source, now) {
-            return Verdict::Not(Reason::SourceLimit);
+        match sure {
+            false => Verdict::Unsure(source),
+            true if self.admits(source, now) => Verdict::Knock(source),
+            true => Verdict::Not(Reason::SourceLimit),
         }
-        if sure { Verdict::Knock(source) } else { Verdict::Unsure(source) }
+    }
+
+    /// Whether this source may have another knock reported; to be asked once an unsure one has proved to be a knock, so that
+    /// a resolver's answers do not count against it.
+    pub fn admits(&mut self, source: Source, now: Duration) -> bool {
+        self.limit.admits(source, now)
     }
 
     /// Whether it is sure that no socket takes the packet.

@@ -85,15 +85,33 @@ struct Transport<'a> {
 /// # Errors
 /// When it is malformed or of another kind.
 pub fn parse(ethertype: u16, bytes: &[u8], length: usize) -> Result<Packet, Unusable> {
-    let (mut ethertype, mut bytes, mut length) = (ethertype, bytes, length.max(bytes.len()));
-    for _ in 0..TAGS_MAX {
-        if ethertype != ethertype::TAG && ethertype != ethertype::SERVICE_TAG {
-            break;
-        }
-        let (tag, rest) = bytes.split_first_chunk::<4>().ok_or(Unusable::Malformed)?;
-        ethertype = u16::from_be_bytes([tag[2], tag[3]]);
-        (bytes, length) = (rest, length - 4);
+    let length = length.max(bytes.len());
+    match parse_untagged(ethertype, bytes, length) {
+        Ok(packet) => Ok(packet),
+        // Since Linux 6.11 a packet socket names the innermost kind although the bytes still begin with a tag; before, it
+        // names the tag's.
+        Err(error) => behind_tags(ethertype, bytes, length).ok_or(error),
     }
+}
+
+fn behind_tags(mut ethertype: u16, mut bytes: &[u8], mut length: usize) -> Option<Packet> {
+    for _ in 0..TAGS_MAX {
+        let (tag, rest) = bytes.split_first_chunk::<4>()?;
+        ethertype = match (ethertype, u16::from_be_bytes([tag[2], tag[3]])) {
+            (ethertype::IPV4 | ethertype::TAG | ethertype::SERVICE_TAG, ethertype::IPV4) => ethertype::IPV4,
+            (ethertype::IPV6 | ethertype::TAG | ethertype::SERVICE_TAG, ethertype::IPV6) => ethertype::IPV6,
+            (outer, ethertype::TAG | ethertype::SERVICE_TAG) => outer,
+            _ => return None,
+        };
+        (bytes, length) = (rest, length - 4);
+        if let Ok(packet) = parse_untagged(ethertype, bytes, length) {
+            return Some(packet);
+        }
+    }
+    None
+}
+
+fn parse_untagged(ethertype: u16, bytes: &[u8], length: usize) -> Result<Packet, Unusable> {
     match ethertype {
         ethertype::IPV4 => parse_ipv4(bytes, length),
         ethertype::IPV6 => parse_ipv6(bytes, length),

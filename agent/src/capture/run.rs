@@ -21,7 +21,7 @@ use super::{
     CaptureError, KnockSpace, Shared, Sighting,
     counters::Counters,
     filter::{FilterSpec, Instruction},
-    hold::{ClosedPorts, Hold},
+    hold::{ClosedPorts, Fate, Hold},
     judge::{Judge, Reason, Verdict},
     lookup::Lookup,
     netlink::{CLOSED_GROUPS, DiagSocket, NETLINK_SOCK_DIAG, Netlink},
@@ -218,7 +218,6 @@ impl State {
                     self.send(sighting(source));
                 }
             }
-            Verdict::Unsure(source) if self.closings.is_none() => self.send(sighting(source)),
             Verdict::Unsure(source) => {
                 if !self.hold.keep(sighting(source), true, now) {
                     self.counters.not_knocks(Reason::Unverified).increment();
@@ -241,12 +240,16 @@ impl State {
             return;
         }
         self.note_closings();
-        while let Some((sighting, knock)) = self.hold.release(now, &self.closed) {
-            if knock {
-                self.send(sighting);
-            } else {
-                self.counters.not_knocks(Reason::Service).increment();
-            }
+        while let Some((sighting, fate)) = self.hold.release(now, &self.closed) {
+            let reason = match fate {
+                Fate::Answer => Reason::Service,
+                Fate::Knock if !self.judge.admits(sighting.source, now) => Reason::SourceLimit,
+                Fate::Knock | Fate::Waited => {
+                    self.send(sighting);
+                    continue;
+                }
+            };
+            self.counters.not_knocks(reason).increment();
         }
     }
 
@@ -255,8 +258,10 @@ impl State {
         let Some(closings) = &mut self.closings else { return };
         let result = closings.events(|body| {
             if let Some(socket) = DiagSocket::parse(body) {
-                let (peer, _) = socket.remote;
-                self.closed.note(socket.local.1, (!peer.is_unspecified()).then_some(peer), now);
+                let ((_, port), (peer, _)) = (socket.local, socket.remote);
+                let peer = (!peer.is_unspecified()).then_some(peer);
+                self.closed.note(port, peer, now);
+                self.hold.learn(port, peer, now);
             }
         });
         if let Err(error) = result {

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
     os::unix::fs::MetadataExt as _,
     process::Command,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -21,8 +21,12 @@ pub const PEER4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 pub const HOST6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 pub const PEER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 
+/// Floods beside a test that measures time would make it say nothing.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// Runs a test in a thread with a new network namespace, which ends with the thread.
 pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let thread = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace can be made; run this test as root");
         // Nothing but the tests speaks on these links.
@@ -133,13 +137,14 @@ impl Lab {
         assert_eq!(seen, ports, "{:?}", self.counters);
     }
 
-    /// Until nothing more is read and nothing is held.
-    pub fn settle(&self) {
-        let mut last = u64::MAX;
-        while last != self.counters.packets.value() {
-            last = self.counters.packets.value();
-            std::thread::sleep(Duration::from_millis(100));
+    /// Until so many packets were read or dropped, nothing more comes and nothing is held.
+    pub fn settle(&self, packets: u64) {
+        let began = Instant::now();
+        while self.counters.packets.value() + self.counters.kernel_drops.value() < packets {
+            assert!(began.elapsed() < Duration::from_secs(10), "{:?}", self.counters);
+            std::thread::sleep(Duration::from_millis(5));
         }
+        std::thread::sleep(Duration::from_millis(100));
     }
 
     pub fn wait_for_swaps(&self, count: u64) {

@@ -128,8 +128,8 @@ impl Assembler {
         self.test(code::IF_EQUAL, value, (1, 0), label);
     }
 
-    pub(super) fn if_at_least(&mut self, value: u32, label: Label) {
-        self.test(code::IF_AT_LEAST, value, (0, 1), label);
+    pub(super) fn unless_at_least(&mut self, value: u32, label: Label) {
+        self.test(code::IF_AT_LEAST, value, (1, 0), label);
     }
 
     /// Jumps when any of these bits is set.

@@ -6,12 +6,12 @@ use super::*;
 
 #[test]
 fn an_unsure_sighting_is_a_knock_unless_its_port_was_just_closed() {
-    for (closed_at, peer, knock) in [
-        (None, None, true),
-        (Some(1), None, false),
-        (Some(1), Some("192.0.2.1"), false),
-        (Some(1), Some("::ffff:192.0.2.1"), false),
-        (Some(1), Some("192.0.2.99"), true),
+    for (closed_at, peer, fate) in [
+        (None, None, Fate::Knock),
+        (Some(1), None, Fate::Answer),
+        (Some(1), Some("192.0.2.1"), Fate::Answer),
+        (Some(1), Some("::ffff:192.0.2.1"), Fate::Answer),
+        (Some(1), Some("192.0.2.99"), Fate::Knock),
     ] {
         let (mut hold, mut closed) = (Hold::default(), ClosedPorts::default());
         let start = Duration::from_secs(10);
@@ -24,8 +24,8 @@ fn an_unsure_sighting_is_a_knock_unless_its_port_was_just_closed() {
             );
             closed.note(40_001, None, start);
         }
-        assert_eq!(hold.release(start + WAIT - Duration::from_nanos(1), &closed), None);
-        assert_eq!(hold.release(start + WAIT, &closed), Some((sighting(1, 40_000), knock)));
+        assert_eq!(hold.release(start + WAIT_MIN - Duration::from_nanos(1), &closed), None);
+        assert_eq!(hold.release(start + WAIT_MIN, &closed), Some((sighting(1, 40_000), fate)));
     }
 }
 
@@ -48,13 +48,40 @@ fn what_the_same_source_sends_meanwhile_keeps_its_place() {
     assert!(!hold.must_wait(sighting(1, 1).source));
     assert!(hold.keep(sighting(1, 40_000), true, start));
     assert!(hold.must_wait(sighting(1, 1).source) && !hold.must_wait(sighting(2, 1).source));
-    assert!(hold.keep(sighting(1, 7), false, start + WAIT / 2));
+    assert!(hold.keep(sighting(1, 7), false, start + WAIT_MIN / 2));
     let mut released = Vec::new();
-    while let Some((sighting, true)) = hold.release(start + WAIT, &closed) {
-        released.push(sighting.port.number());
+    while let Some((sighting, fate)) = hold.release(start + WAIT_MIN, &closed) {
+        released.push((sighting.port.number(), fate));
     }
-    assert_eq!(released, [40_000, 7]);
+    assert_eq!(released, [(40_000, Fate::Knock), (7, Fate::Waited)]);
     assert!(!hold.must_wait(sighting(1, 1).source) && hold.sources.is_empty());
+}
+
+#[test]
+fn a_word_that_comes_too_late_makes_the_wait_longer_for_a_while() {
+    let (mut hold, closed) = (Hold::default(), ClosedPorts::default());
+    let mut now = Duration::from_secs(1);
+    let late = |hold: &mut Hold, now: &mut Duration| {
+        assert!(hold.keep(sighting(1, 40_000), true, *now));
+        let deadline = hold.deadline().unwrap();
+        let waited = deadline - *now;
+        *now = deadline;
+        assert_eq!(hold.release(*now, &closed).map(|(_, fate)| fate), Some(Fate::Knock));
+        waited
+    };
+    for expected in [2, 4, 8, 16, 20, 20] {
+        assert_eq!(late(&mut hold, &mut now), Duration::from_millis(expected));
+        hold.learn(40_001, None, now);
+        hold.learn(40_000, Some([192, 0, 2, 77].into()), now);
+        hold.learn(40_000, Some([192, 0, 2, 1].into()), now);
+    }
+    // Once is enough for one late word, and an old release has nothing to do with a new word.
+    hold.learn(40_000, None, now);
+    for expected in [20_000, 10_000, 5_000, 2_500, 2_000, 2_000] {
+        assert_eq!(late(&mut hold, &mut now), Duration::from_micros(expected));
+        now += WAIT_DECAY;
+        hold.learn(40_000, None, now);
+    }
 }
 
 #[test]

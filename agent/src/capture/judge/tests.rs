@@ -92,7 +92,7 @@ fn a_copy_is_counted_once_and_a_retransmission_twice() {
 fn named_interfaces_count_alone_even_loopback_and_appear_later() {
     let mut judge = judge(&["lo", "late0"]);
     assert!(judge.counts_loopback());
-    let mut ask = |judge: &mut Judge, source, interface| {
+    let ask = |judge: &mut Judge, source, interface| {
         let packet = packet(source, "127.0.0.1", "tcp/7412");
         judge.judge(&packet, interface, Duration::ZERO, &mut Fixed(Use::Free))
     };
@@ -115,6 +115,18 @@ fn one_noisy_source_is_limited() {
     };
     assert!((0..KNOCKS_MAX).all(|mark| matches!(ask(mark), Verdict::Knock(_))));
     assert_eq!(ask(KNOCKS_MAX), Verdict::Not(Reason::SourceLimit));
+}
+
+#[test]
+fn answers_to_clients_do_not_count_against_their_source() {
+    let mut judge = judge(&[]);
+    let answer = packet("192.0.2.9", "192.0.2.1", "udp/40000");
+    for _ in 0..1_000 {
+        let verdict = judge.judge(&answer, ETH, Duration::ZERO, &mut Fixed(Use::Free));
+        assert!(matches!(verdict, Verdict::Unsure(_)));
+    }
+    let source = Source::new(answer.identity.source).unwrap();
+    assert_eq!((0..1_000).filter(|_| judge.admits(source, Duration::ZERO)).count(), KNOCKS_MAX as usize);
 }
 
 #[test]

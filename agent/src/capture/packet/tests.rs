@@ -127,6 +127,22 @@ fn what_a_stack_would_throw_away_is_malformed() {
 }
 
 #[test]
+fn a_tag_is_looked_behind_when_the_kernel_names_the_innermost_kind() {
+    for (ethertype, bytes) in wrappings(TCP, TCP, &craft::tcp(1, 7_412, SYN, 5)).into_iter().take(5) {
+        for number in [0, 6, 0x4500, 0x6000] {
+            let once = craft::tagged(number, ethertype, &bytes);
+            let twice = craft::tagged(number, 0x8100, &once);
+            let thrice = craft::tagged(number, 0x8100, &twice);
+            assert_eq!(parse_all(ethertype, &once), parse_all(ethertype, &bytes));
+            assert_eq!(parse_all(ethertype, &twice), parse_all(ethertype, &bytes));
+            assert!(parse_all(ethertype, &thrice).is_err());
+            // What is announced and what is inside must agree.
+            assert!(parse_all(if ethertype == IPV4 { IPV6 } else { IPV4 }, &once).is_err());
+        }
+    }
+}
+
+#[test]
 fn padding_behind_the_packet_is_left_out() {
     let mut bytes = v4(ICMP, &craft::echo(ICMP, 1, 3));
     bytes.extend([0; 15]);
