@@ -2,6 +2,14 @@
 //!
 //! The etcd part starts real servers on loopback: Debian's package `etcd-server`.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "the helpers of tests fail as tests do"
+)]
+
 mod embedded;
 #[cfg(feature = "etcd")]
 mod etcd;

@@ -7,7 +7,8 @@ use crate::store::Expect;
 
 #[test]
 fn only_what_its_own_expectations_keep_from_happening_twice_is_sent_again() {
-    let cases: [(&str, &[(&str, Revision)], Vec<Change>, bool); 8] = [
+    type Case = (&'static str, &'static [(&'static str, Revision)], Vec<Change>, bool);
+    let cases: [Case; 8] = [
         ("a check", &[("a", 3)], vec![], true),
         ("a creation", &[("a", 0)], vec![put("a")], true),
         ("a replacement", &[("a", 3)], vec![put("a")], true),
