@@ -44,11 +44,7 @@ pub struct ImportOptions {
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        Self {
-            hosts: HostSelector::default(),
-            default_port: None,
-            open_for: Duration::from_secs(30),
-        }
+        Self { hosts: HostSelector::default(), default_port: None, open_for: Duration::from_secs(30) }
     }
 }
 
@@ -103,11 +99,7 @@ pub fn import(text: &str, options: &ImportOptions) -> Result<Import, ImportError
     if !sections.iter().any(has_sequence) {
         return Err(ImportError::NoSequence);
     }
-    let mut importer = Importer {
-        options,
-        import: Import::default(),
-        names: BTreeMap::new(),
-    };
+    let mut importer = Importer { options, import: Import::default(), names: BTreeMap::new() };
     for section in &sections {
         if section.name.eq_ignore_ascii_case("options") {
             importer.options_section(section);
@@ -127,11 +119,7 @@ struct Importer<'a> {
 
 impl Importer<'_> {
     fn note(&mut self, section: &Section<'_>, line: usize, text: impl Into<String>) {
-        self.import.notes.push(Note {
-            section: printable(section.name),
-            line,
-            text: text.into(),
-        });
+        self.import.notes.push(Note { section: printable(section.name), line, text: text.into() });
     }
 
     fn options_section(&mut self, section: &Section<'_>) {
@@ -142,11 +130,7 @@ impl Importer<'_> {
                 "pidfile" => "agents need no such file",
                 _ => "Fleetknock has nothing like it",
             };
-            self.note(
-                section,
-                setting.line,
-                format!("'{}' was left out: {why}", printable(&setting.key)),
-            );
+            self.note(section, setting.line, format!("'{}' was left out: {why}", printable(&setting.key)));
         }
     }
 
@@ -160,15 +144,9 @@ impl Importer<'_> {
         let Some(sequence) = section.setting("sequence") else {
             return self.note(section, section.line, "left out: it has no 'sequence'");
         };
-        let start = section
-            .setting("start_command")
-            .or_else(|| section.setting("command"));
+        let start = section.setting("start_command").or_else(|| section.setting("command"));
         let Some(start) = start else {
-            return self.note(
-                section,
-                section.line,
-                "left out: it has no 'command', so it opens nothing",
-            );
+            return self.note(section, section.line, "left out: it has no 'command', so it opens nothing");
         };
         let command = command::read(start.value);
         if command.action == Action::Close {
@@ -185,9 +163,7 @@ impl Importer<'_> {
     /// A section that deletes a rule: the other half of one that adds it.
     fn closing_section(&mut self, section: &Section<'_>, command: &Command, all: &[Section<'_>]) {
         let opener = all.iter().find(|other| {
-            let start = other
-                .setting("start_command")
-                .or_else(|| other.setting("command"));
+            let start = other.setting("start_command").or_else(|| other.setting("command"));
             let opened = start.map(|start| command::read(start.value));
             opened.is_some_and(|opened| opened.action != Action::Close && opened.ports == command.ports)
         });
@@ -208,13 +184,9 @@ impl Importer<'_> {
         command: &Command,
     ) -> Option<Door> {
         let steps = match read_sequence(sequence.value) {
-            Ok(ports) => ports
-                .into_iter()
-                .map(|port| Step {
-                    hosts: self.options.hosts.clone(),
-                    port,
-                })
-                .collect(),
+            Ok(ports) => {
+                ports.into_iter().map(|port| Step { hosts: self.options.hosts.clone(), port }).collect()
+            }
             Err(why) => {
                 self.note(section, sequence.line, format!("left out: {why}"));
                 return None;
@@ -235,10 +207,7 @@ impl Importer<'_> {
             ports.insert(port);
         } else if command.guessed_protocol {
             let listed: Vec<_> = ports.iter().map(ToString::to_string).collect();
-            let text = format!(
-                "its command names no protocol for its port; {} was taken",
-                listed.join(", ")
-            );
+            let text = format!("its command names no protocol for its port; {} was taken", listed.join(", "));
             self.note(section, start.line, text);
         }
         let within = self.within(section);
@@ -249,11 +218,7 @@ impl Importer<'_> {
             labels: Labels::default(),
             knock: Knock::Sequence(Sequence { steps, within }),
             sources: Vec::new(),
-            opens: Opens {
-                hosts: self.options.hosts.clone(),
-                ports,
-                duration,
-            },
+            opens: Opens { hosts: self.options.hosts.clone(), ports, duration },
         };
         match Door::new(parts) {
             Ok(door) => Some(door),
@@ -265,9 +230,7 @@ impl Importer<'_> {
     }
 
     fn within(&mut self, section: &Section<'_>) -> Duration {
-        let setting = section
-            .setting("seq_timeout")
-            .or_else(|| section.setting("timeout"));
+        let setting = section.setting("seq_timeout").or_else(|| section.setting("timeout"));
         let Some(setting) = setting else {
             return SEQUENCE_TIMEOUT;
         };
@@ -275,16 +238,12 @@ impl Importer<'_> {
     }
 
     fn open_for(&mut self, section: &Section<'_>) -> Duration {
-        let stop = section
-            .setting("stop_command")
-            .or_else(|| section.setting("stop_command_6"));
+        let stop = section.setting("stop_command").or_else(|| section.setting("stop_command_6"));
         match (stop, section.setting("cmd_timeout")) {
             (Some(_), Some(setting)) => self.seconds(section, setting, COMMAND_TIMEOUT, OPEN_FOR_MAX),
             (Some(_), None) => COMMAND_TIMEOUT,
             (None, _) => {
-                let open_for = humantime::format_duration(self.options.open_for)
-                    .to_string()
-                    .replace(' ', "");
+                let open_for = humantime::format_duration(self.options.open_for).to_string().replace(' ', "");
                 let text = format!(
                     "knockd leaves this open until something closes it; the door closes after {open_for}, and \
                      established connections live on"
@@ -330,11 +289,7 @@ impl Importer<'_> {
     /// The section's name in the form of a door's, not taken by another section.
     fn name(&mut self, section: &Section<'_>) -> Option<DoorName> {
         let form = |c: char| {
-            if c.is_ascii_alphanumeric() {
-                c.to_ascii_lowercase()
-            } else {
-                '-'
-            }
+            if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }
         };
         let plain: String = section.name.chars().take(200).map(form).collect();
         let plain = plain.trim_matches('-');
@@ -353,10 +308,8 @@ impl Importer<'_> {
     /// Says what of a carried-over section does not work as before.
     fn leftovers(&mut self, section: &Section<'_>, command: &Command) {
         if !command.names_source {
-            let line = section
-                .setting("command")
-                .or_else(|| section.setting("start_command"))
-                .map_or(0, |s| s.line);
+            let line =
+                section.setting("command").or_else(|| section.setting("start_command")).map_or(0, |s| s.line);
             let text = "its command opens for everybody; the door opens for the source that knocked only";
             self.note(section, line, text);
         }
@@ -403,10 +356,7 @@ fn read_sequence(text: &str) -> Result<Vec<Port>, String> {
             "tcp" => Protocol::Tcp,
             "udp" => Protocol::Udp,
             _ => {
-                return Err(format!(
-                    "step {} of its sequence is neither tcp nor udp",
-                    index + 1
-                ));
+                return Err(format!("step {} of its sequence is neither tcp nor udp", index + 1));
             }
         };
         let number = number.trim().parse().ok();
@@ -420,8 +370,5 @@ fn read_sequence(text: &str) -> Result<Vec<Port>, String> {
 
 /// For messages: of bounded length, and unable to steer a terminal.
 fn printable(text: &str) -> String {
-    text.chars()
-        .take(60)
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    text.chars().take(60).map(|c| if c.is_control() { '?' } else { c }).collect()
 }

@@ -13,14 +13,10 @@ pub fn parse(text: &str) -> Result<IpNet, NetworkError> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address));
     }
-    let network: IpNet = text.parse().map_err(|_| NetworkError::Form {
-        text: text.chars().take(80).collect(),
-    })?;
+    let network: IpNet =
+        text.parse().map_err(|_| NetworkError::Form { text: text.chars().take(80).collect() })?;
     if network.trunc() != network {
-        return Err(NetworkError::HostBits {
-            given: network,
-            network: network.trunc(),
-        });
+        return Err(NetworkError::HostBits { given: network, network: network.trunc() });
     }
     Ok(network)
 }

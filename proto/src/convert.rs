@@ -75,10 +75,7 @@ impl From<Protocol> for v1::Protocol {
 
 impl From<Port> for v1::Port {
     fn from(port: Port) -> Self {
-        Self {
-            protocol: v1::Protocol::from(port.protocol()).into(),
-            port: port.number().into(),
-        }
+        Self { protocol: v1::Protocol::from(port.protocol()).into(), port: port.number().into() }
     }
 }
 
@@ -129,10 +126,7 @@ pub fn protocol(number: i32, field: &str) -> Result<Protocol, FieldError> {
         Ok(v1::Protocol::Unspecified) => {
             Err(FieldError::new(field, "must be tcp, udp or icmp, and is missing"))
         }
-        Err(_) => Err(FieldError::new(
-            field,
-            format_args!("must be tcp, udp or icmp, not number {number}"),
-        )),
+        Err(_) => Err(FieldError::new(field, format_args!("must be tcp, udp or icmp, not number {number}"))),
     }
 }
 
@@ -149,11 +143,7 @@ pub fn port(message: &v1::Port, field: &str) -> Result<Port, FieldError> {
 /// # Errors
 /// When one of them is none.
 pub fn ports(messages: &[v1::Port], field: &str) -> Result<Vec<Port>, FieldError> {
-    messages
-        .iter()
-        .enumerate()
-        .map(|(index, message)| port(message, &format!("{field}[{index}]")))
-        .collect()
+    messages.iter().enumerate().map(|(index, message)| port(message, &format!("{field}[{index}]"))).collect()
 }
 
 /// A range of ports.
@@ -192,13 +182,9 @@ pub fn parsed<T: FromStr<Err: Display>>(text: &str, field: &str) -> Result<T, Fi
         return Err(FieldError::new(field, "is missing"));
     }
     if text.len() > limits::TEXT_MAX {
-        return Err(FieldError::new(
-            field,
-            format_args!("has more than {} bytes", limits::TEXT_MAX),
-        ));
+        return Err(FieldError::new(field, format_args!("has more than {} bytes", limits::TEXT_MAX)));
     }
-    text.parse()
-        .map_err(|error: T::Err| FieldError::new(field, error))
+    text.parse().map_err(|error: T::Err| FieldError::new(field, error))
 }
 
 /// Labels.
@@ -214,18 +200,13 @@ pub fn labels(map: &HashMap<String, String>, field: &str) -> Result<Labels, Fiel
     }
     // In the order of their keys, so that of several errors always the same one is told.
     let sorted: std::collections::BTreeMap<_, _> = map.iter().collect();
-    let pairs = sorted
-        .into_iter()
-        .map(|(key, value)| (key.clone(), value.clone()));
+    let pairs = sorted.into_iter().map(|(key, value)| (key.clone(), value.clone()));
     Labels::new(pairs).map_err(|error| FieldError::new(field, error))
 }
 
 /// Labels for the wire.
 pub fn labels_message(labels: &Labels) -> HashMap<String, String> {
-    labels
-        .iter()
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
+    labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// A choice of hosts; a missing one chooses every host.
@@ -280,10 +261,7 @@ pub fn addresses(texts: &[String], field: &str) -> Result<Vec<IpAddr>, FieldErro
     let read = |(index, text): (usize, &String)| {
         let address = text.parse::<IpAddr>().map(|address| address.to_canonical());
         address.map_err(|_| {
-            FieldError::new(
-                format!("{field}[{index}]"),
-                "not an IP address; write it like 203.0.113.5",
-            )
+            FieldError::new(format!("{field}[{index}]"), "not an IP address; write it like 203.0.113.5")
         })
     };
     texts.iter().enumerate().map(read).collect()
@@ -300,12 +278,8 @@ fn port_of(protocol_number: i32, port: u32) -> Result<Port, FieldError> {
 }
 
 fn number(number: u32, field: &str) -> Result<u16, FieldError> {
-    u16::try_from(number).map_err(|_| {
-        FieldError::new(
-            field,
-            format_args!("port {number} is too large; the highest is 65535"),
-        )
-    })
+    u16::try_from(number)
+        .map_err(|_| FieldError::new(field, format_args!("port {number} is too large; the highest is 65535")))
 }
 
 impl FieldError {

@@ -15,10 +15,7 @@ pub struct FieldError {
 impl FieldError {
     /// Of a field and anything that says why.
     pub fn new(field: impl Into<String>, reason: impl Display) -> Self {
-        Self {
-            field: field.into(),
-            reason: reason.to_string(),
-        }
+        Self { field: field.into(), reason: reason.to_string() }
     }
 }
 

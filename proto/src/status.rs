@@ -17,11 +17,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A field of the request is wrong: INVALID_ARGUMENT with a BadRequest.
 pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Status {
     let (field, reason) = (field.into(), reason.into());
-    let message = if field.is_empty() {
-        reason.clone()
-    } else {
-        format!("{field}: {reason}")
-    };
+    let message = if field.is_empty() { reason.clone() } else { format!("{field}: {reason}") };
     let mut details = details("INVALID_FIELD");
     details.add_bad_request_violation(field, reason);
     Status::with_error_details(Code::InvalidArgument, message, details)
@@ -58,13 +54,7 @@ pub fn conflict(kind: &str, name: &str, reason: impl Into<String>) -> Status {
 
 /// Something is in the way that the caller must change first: FAILED_PRECONDITION with a PreconditionFailure.
 pub fn precondition(kind: &str, name: &str, reason: impl Into<String>) -> Status {
-    precondition_failure(
-        Code::FailedPrecondition,
-        "PRECONDITION",
-        kind,
-        name,
-        reason.into(),
-    )
+    precondition_failure(Code::FailedPrecondition, "PRECONDITION", kind, name, reason.into())
 }
 
 /// What is needed cannot be reached now: UNAVAILABLE with a RetryInfo.
@@ -100,18 +90,11 @@ pub fn describe(status: &Status) -> String {
         for violation in bad.field_violations {
             let field = violation.field;
             let reason = violation.description;
-            add(if field.is_empty() {
-                reason
-            } else {
-                format!("{field}: {reason}")
-            });
+            add(if field.is_empty() { reason } else { format!("{field}: {reason}") });
         }
     }
     if let Some(failure) = status.get_details_precondition_failure() {
-        failure
-            .violations
-            .into_iter()
-            .for_each(|violation| add(violation.description));
+        failure.violations.into_iter().for_each(|violation| add(violation.description));
     }
     if parts.is_empty() {
         parts.push(status.code().description().to_lowercase());
@@ -123,11 +106,7 @@ pub fn describe(status: &Status) -> String {
 fn one_line(text: &str) -> String {
     const CHARACTERS_MAX: usize = 2_000;
     let shown = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut line: String = shown
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(CHARACTERS_MAX)
-        .collect();
+    let mut line: String = shown.chars().filter(|c| !c.is_control()).take(CHARACTERS_MAX).collect();
     if shown.chars().count() > CHARACTERS_MAX {
         line.push('…');
     }

@@ -50,19 +50,12 @@ impl Space {
 
     /// Every port, as agents listen unless told otherwise. That a few of them belong to a host's own services changes
     /// the result by less than a hundredth of a bit.
-    pub const ALL: Self = Self {
-        tcp: 65_535,
-        udp: 65_535,
-        icmp: Self::ICMP_LENGTHS,
-    };
+    pub const ALL: Self = Self { tcp: 65_535, udp: 65_535, icmp: Self::ICMP_LENGTHS };
 
     /// A narrowed knock space. Ranges that overlap are counted once.
     pub fn of(ranges: &[PortRange]) -> Self {
         let count = |protocol: Protocol, most: u32| {
-            let mut ranges: Vec<_> = ranges
-                .iter()
-                .filter(|range| range.protocol() == protocol)
-                .collect();
+            let mut ranges: Vec<_> = ranges.iter().filter(|range| range.protocol() == protocol).collect();
             ranges.sort();
             let mut next = 0;
             let mut count = 0;
@@ -161,11 +154,7 @@ pub fn weaknesses(knock: &Knock, bits: f64) -> Vec<Weakness> {
         found.push(Weakness::Monotonic);
     }
     let repeated = |index: usize, step: &Step| steps[..index].iter().any(|earlier| earlier.port == step.port);
-    if steps
-        .iter()
-        .enumerate()
-        .any(|(index, step)| repeated(index, step))
-    {
+    if steps.iter().enumerate().any(|(index, step)| repeated(index, step)) {
         found.push(Weakness::RepeatedPort);
     }
     if bits < STRENGTH_MIN_BITS {
@@ -183,10 +172,7 @@ fn is_monotonic(steps: &[Step]) -> bool {
             before.protocol() != after.protocol() || wanted(&before.number(), &after.number())
         })
     };
-    let changes = steps
-        .windows(2)
-        .filter(|pair| pair[0].port.protocol() != pair[1].port.protocol())
-        .count();
+    let changes = steps.windows(2).filter(|pair| pair[0].port.protocol() != pair[1].port.protocol()).count();
     let protocols: std::collections::BTreeSet<_> = steps.iter().map(|step| step.port.protocol()).collect();
     steps.len() >= 2 && changes < protocols.len() && (one_way(u16::le) || one_way(u16::ge))
 }
@@ -205,11 +191,7 @@ pub struct Report {
 /// Judges a door for a fleet of that many hosts. Without their number a step's hosts add nothing.
 pub fn check(door: &Door, fleet_hosts: Option<usize>) -> Report {
     let bits = bits(door.knock(), fleet_hosts.unwrap_or(1), Space::ALL);
-    Report {
-        bits,
-        problems: weaknesses(door.knock(), bits),
-        warnings: warnings(door),
-    }
+    Report { bits, problems: weaknesses(door.knock(), bits), warnings: warnings(door) }
 }
 
 /// What is allowed and rarely meant.
@@ -225,20 +207,11 @@ pub fn warnings(door: &Door) -> Vec<String> {
     }
     if door.sources().iter().any(|network| network.prefix_len() == 0) {
         let both = [true, false].map(|v4| {
-            door.sources()
-                .iter()
-                .any(|network| network.prefix_len() == 0 && network.addr().is_ipv4() == v4)
+            door.sources().iter().any(|network| network.prefix_len() == 0 && network.addr().is_ipv4() == v4)
         });
         if both != [true, true] {
-            let (open, closed) = if both[0] {
-                ("IPv4", "IPv6")
-            } else {
-                ("IPv6", "IPv4")
-            };
-            let rest = door
-                .sources()
-                .iter()
-                .any(|network| network.addr().is_ipv4() != both[0]);
+            let (open, closed) = if both[0] { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+            let rest = door.sources().iter().any(|network| network.addr().is_ipv4() != both[0]);
             if !rest {
                 warnings.push(format!(
                     "spec.sources admits every {open} source and no {closed} source; leave it out to admit everybody"

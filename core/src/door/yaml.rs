@@ -138,12 +138,7 @@ impl YamlError {
                 clean.push(char);
             }
         }
-        Self {
-            line: at.line,
-            column: at.column,
-            field: field.to_owned(),
-            reason: clean,
-        }
+        Self { line: at.line, column: at.column, field: field.to_owned(), reason: clean }
     }
 }
 

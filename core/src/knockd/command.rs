@@ -55,10 +55,7 @@ pub(super) fn read(text: &str) -> Command {
         names_source: text.contains("%IP%"),
         several: false,
     };
-    let parts: Vec<&str> = text
-        .split([';', '&', '|'])
-        .filter(|part| !part.trim().is_empty())
-        .collect();
+    let parts: Vec<&str> = text.split([';', '&', '|']).filter(|part| !part.trim().is_empty()).collect();
     for part in &parts {
         // Quotes, braces and commas separate words in rich rules and in nft sets.
         let words: Vec<String> = part
@@ -90,10 +87,8 @@ pub(super) fn read(text: &str) -> Command {
 
 fn action(words: &[String]) -> Action {
     let any = |wanted: &[&str]| words.iter().any(|word| wanted.contains(&word.as_str()));
-    let program = words
-        .iter()
-        .find(|word| !matches!(word.as_str(), "sudo" | "-n"))
-        .map_or("", String::as_str);
+    let program =
+        words.iter().find(|word| !matches!(word.as_str(), "sudo" | "-n")).map_or("", String::as_str);
     let program = program.rsplit('/').next().unwrap_or_default();
     match program {
         // Words are in lower case here: -D, -A and -I.
@@ -107,11 +102,7 @@ fn action(words: &[String]) -> Action {
         }
         "nft" | "ufw" | "firewall-cmd" => {
             let removes = |word: &String| word.starts_with("--remove-") || word == "delete" || word == "deny";
-            if words.iter().any(removes) {
-                Action::Close
-            } else {
-                Action::Open
-            }
+            if words.iter().any(removes) { Action::Close } else { Action::Open }
         }
         "knock_add" | "knock_helper_ipt.sh" => {
             if any(&["-x", "--delete"]) {
@@ -132,9 +123,8 @@ struct Found {
 fn ports(words: &[String]) -> Found {
     let mut protocols = BTreeSet::new();
     let mut numbers: Vec<u16> = Vec::new();
-    let helper = words
-        .iter()
-        .any(|word| word.ends_with("knock_add") || word.ends_with("knock_helper_ipt.sh"));
+    let helper =
+        words.iter().any(|word| word.ends_with("knock_add") || word.ends_with("knock_helper_ipt.sh"));
     let ufw = words.iter().any(|word| word == "ufw" || word.ends_with("/ufw"));
     for (index, word) in words.iter().enumerate() {
         let next = words.get(index + 1).map_or("", String::as_str);
@@ -177,15 +167,10 @@ fn ports(words: &[String]) -> Found {
     if protocols.is_empty() {
         protocols.insert(Protocol::Tcp);
     }
-    let ports = protocols.iter().flat_map(|protocol| {
-        numbers
-            .iter()
-            .filter_map(|number| Port::new(*protocol, *number).ok())
-    });
-    Found {
-        ports: ports.collect(),
-        guessed,
-    }
+    let ports = protocols
+        .iter()
+        .flat_map(|protocol| numbers.iter().filter_map(|number| Port::new(*protocol, *number).ok()));
+    Found { ports: ports.collect(), guessed }
 }
 
 /// Such as `22/tcp` or `22`.

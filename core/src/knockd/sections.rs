@@ -42,29 +42,19 @@ pub(super) fn read(text: &str) -> Result<Vec<Section<'_>>, ImportError> {
             if sections.len() == SECTIONS_MAX {
                 return Err(ImportError::TooLarge);
             }
-            sections.push(Section {
-                name: name.trim(),
-                line,
-                settings: Vec::new(),
-            });
+            sections.push(Section { name: name.trim(), line, settings: Vec::new() });
             continue;
         }
         let section = sections.last_mut().ok_or(ImportError::Line { line })?;
         let (key, value) = content.split_once('=').unwrap_or((content, ""));
         let key = key.trim();
         // The one setting without a value is UseSyslog; a longer line without '=' belongs to some other kind of file.
-        let plain = !key.is_empty()
-            && key
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        let plain =
+            !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         if !plain {
             return Err(ImportError::Line { line });
         }
-        section.settings.push(Setting {
-            key: key.to_ascii_lowercase(),
-            value: value.trim(),
-            line,
-        });
+        section.settings.push(Setting { key: key.to_ascii_lowercase(), value: value.trim(), line });
     }
     Ok(sections)
 }

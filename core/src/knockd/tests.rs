@@ -98,18 +98,9 @@ fn the_manual_pages_open_and_close_pair_becomes_one_door() {
 #[test]
 fn opened_ports_are_recognised_in_the_usual_commands() {
     for (command, wanted) in [
-        (
-            "/sbin/iptables -I INPUT 1 -s %IP% -p tcp --dport 22 -j ACCEPT",
-            "tcp/22",
-        ),
-        (
-            "iptables -A INPUT -s %IP% -p udp --dport=1194 -j ACCEPT",
-            "udp/1194",
-        ),
-        (
-            "sudo iptables -w -A INPUT -s %IP% -p tcp -m tcp --destination-port ssh -j ACCEPT",
-            "tcp/22",
-        ),
+        ("/sbin/iptables -I INPUT 1 -s %IP% -p tcp --dport 22 -j ACCEPT", "tcp/22"),
+        ("iptables -A INPUT -s %IP% -p udp --dport=1194 -j ACCEPT", "udp/1194"),
+        ("sudo iptables -w -A INPUT -s %IP% -p tcp -m tcp --destination-port ssh -j ACCEPT", "tcp/22"),
         (
             "iptables -A INPUT -s %IP% -p tcp -m multiport --dports 80,443,8000:8002 -j ACCEPT",
             "tcp/80 tcp/443 tcp/8000 tcp/8001 tcp/8002",
@@ -123,18 +114,9 @@ fn opened_ports_are_recognised_in_the_usual_commands() {
             "iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
             "tcp/22",
         ),
-        (
-            "/usr/sbin/nft add rule inet filter input ip saddr %IP% tcp dport 22 accept",
-            "tcp/22",
-        ),
-        (
-            "nft insert rule inet filter input ip saddr %IP% tcp dport { 22, 443 } accept",
-            "tcp/22 tcp/443",
-        ),
-        (
-            "nft add rule inet filter input ip saddr %IP% tcp dport {22,443} accept",
-            "tcp/22 tcp/443",
-        ),
+        ("/usr/sbin/nft add rule inet filter input ip saddr %IP% tcp dport 22 accept", "tcp/22"),
+        ("nft insert rule inet filter input ip saddr %IP% tcp dport { 22, 443 } accept", "tcp/22 tcp/443"),
+        ("nft add rule inet filter input ip saddr %IP% tcp dport {22,443} accept", "tcp/22 tcp/443"),
         ("ufw allow from %IP% to any port 22", "tcp/22"),
         ("ufw insert 1 allow from %IP% to any port 22 proto tcp", "tcp/22"),
         ("ufw allow proto udp from %IP% to any port 1194", "udp/1194"),
@@ -144,21 +126,14 @@ fn opened_ports_are_recognised_in_the_usual_commands() {
             "tcp/22",
         ),
         ("firewall-cmd --zone=public --add-port=8443/tcp", "tcp/8443"),
-        (
-            "/usr/local/sbin/knock_add -i -c INPUT -p tcp -d 443 -f %IP%",
-            "tcp/443",
-        ),
+        ("/usr/local/sbin/knock_add -i -c INPUT -p tcp -d 443 -f %IP%", "tcp/443"),
         ("/usr/local/bin/open-up.sh %IP%", ""),
         ("iptables -A INPUT -s %IP% -j ACCEPT", ""),
         ("iptables -A INPUT -s %IP% -p tcp --dport 1:65535 -j ACCEPT", ""),
         ("iptables -A INPUT -s %IP% -p tcp --sport 22 -j ACCEPT", ""),
         ("nft add element inet filter allowed { %IP% }", ""),
     ] {
-        let found: Vec<_> = command::read(command)
-            .ports
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let found: Vec<_> = command::read(command).ports.iter().map(ToString::to_string).collect();
         assert_eq!(found.join(" "), wanted, "{command}");
     }
 }
@@ -166,26 +141,14 @@ fn opened_ports_are_recognised_in_the_usual_commands() {
 #[test]
 fn commands_that_take_back_are_recognised() {
     for (command, wanted) in [
-        (
-            "/sbin/iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
-            Action::Close,
-        ),
-        (
-            "iptables --delete INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
-            Action::Close,
-        ),
+        ("/sbin/iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT", Action::Close),
+        ("iptables --delete INPUT -s %IP% -p tcp --dport 22 -j ACCEPT", Action::Close),
         ("ufw delete allow from %IP% to any port 22", Action::Close),
         ("nft delete element inet filter allowed { %IP% }", Action::Close),
         ("firewall-cmd --remove-port=22/tcp", Action::Close),
-        (
-            "/usr/local/sbin/knock_add -x -p tcp -d 443 -f %IP%",
-            Action::Close,
-        ),
+        ("/usr/local/sbin/knock_add -x -p tcp -d 443 -f %IP%", Action::Close),
         ("/usr/local/sbin/knock_add -i -p tcp -d 443 -f %IP%", Action::Open),
-        (
-            "iptables -A INPUT -s %IP% -d 192.0.2.1 -p tcp --dport 22 -j ACCEPT",
-            Action::Open,
-        ),
+        ("iptables -A INPUT -s %IP% -d 192.0.2.1 -p tcp --dport 22 -j ACCEPT", Action::Open),
         ("touch /tmp/x", Action::Unknown),
     ] {
         assert_eq!(command::read(command).action, wanted, "{command}");
@@ -204,10 +167,7 @@ fn what_cannot_be_told_is_left_out_and_said() {
             "one_time_sequences = /etc/list\ncommand = iptables -A INPUT --dport 22",
             "2: [door]: left out: 'one_time_sequences' cannot be carried over; this version knows fixed sequences only",
         ),
-        (
-            "sequence = 1,2",
-            "1: [door]: left out: it has no 'command', so it opens nothing",
-        ),
+        ("sequence = 1,2", "1: [door]: left out: it has no 'command', so it opens nothing"),
         (
             "sequence = 1,70000\ncommand = ufw allow 22/tcp",
             "2: [door]: left out: step 2 of its sequence is not a port from 1 to 65535",
@@ -223,18 +183,13 @@ fn what_cannot_be_told_is_left_out_and_said() {
     ] {
         let import = import(&section(lines), &ImportOptions::default()).unwrap();
         assert_eq!(import.doors, [], "{lines}");
-        assert_eq!(
-            import.notes.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            [wanted]
-        );
+        assert_eq!(import.notes.iter().map(ToString::to_string).collect::<Vec<_>>(), [wanted]);
     }
     let steps_and_port = section("sequence = 22,70\ncommand = ufw allow 22/tcp\nstop_command = x");
     let import = import(&steps_and_port, &ImportOptions::default()).unwrap();
     assert!(import.doors.is_empty());
     assert!(
-        import.notes[0]
-            .text
-            .contains("a step knocks at a port that this door opens"),
+        import.notes[0].text.contains("a step knocks at a port that this door opens"),
         "{:?}",
         import.notes
     );
@@ -243,10 +198,7 @@ fn what_cannot_be_told_is_left_out_and_said() {
 #[test]
 fn the_caller_fills_in_what_the_file_does_not_say() {
     let options = ImportOptions {
-        hosts: HostSelector {
-            names: ["gw-1".parse().unwrap()].into(),
-            ..HostSelector::default()
-        },
+        hosts: HostSelector { names: ["gw-1".parse().unwrap()].into(), ..HostSelector::default() },
         default_port: Some("tcp/2222".parse().unwrap()),
         open_for: Duration::from_secs(90),
     };
@@ -255,27 +207,14 @@ fn the_caller_fills_in_what_the_file_does_not_say() {
         &options,
     )
     .unwrap();
-    assert_eq!(
-        summary(&import.doors[0]),
-        "a: tcp/5000 tcp/70 udp/900 in 5m opens tcp/2222 for 1m30s"
-    );
+    assert_eq!(summary(&import.doors[0]), "a: tcp/5000 tcp/70 udp/900 in 5m opens tcp/2222 for 1m30s");
     assert_eq!(import.doors[0].opens().hosts.to_string(), "gw-1");
-    let notes: Vec<_> = import
-        .notes
-        .iter()
-        .map(|note| (note.line, note.text.as_str()))
-        .collect();
+    let notes: Vec<_> = import.notes.iter().map(|note| (note.line, note.text.as_str())).collect();
     assert_eq!(
         notes,
         [
-            (
-                3,
-                "its command does not show which port it opens; tcp/2222 was taken"
-            ),
-            (
-                4,
-                "'seq_timeout = 9999' was changed to 300 s: a door takes 1 to 300 s"
-            ),
+            (3, "its command does not show which port it opens; tcp/2222 was taken"),
+            (4, "'seq_timeout = 9999' was changed to 300 s: a door takes 1 to 300 s"),
             (
                 1,
                 "knockd leaves this open until something closes it; the door closes after 1m30s, and established connections live on"
@@ -308,11 +247,7 @@ fn other_files_are_refused() {
         ("[a]\nsome words without meaning\n", ImportError::Line { line: 2 }),
         ("#!/bin/sh\necho hello\n", ImportError::Line { line: 2 }),
     ] {
-        assert_eq!(
-            import(text, &ImportOptions::default()).unwrap_err(),
-            wanted,
-            "{text}"
-        );
+        assert_eq!(import(text, &ImportOptions::default()).unwrap_err(), wanted, "{text}");
     }
     assert_eq!(
         import(&" ".repeat(TEXT_MAX + 1), &ImportOptions::default()).unwrap_err(),

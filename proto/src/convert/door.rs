@@ -18,48 +18,28 @@ pub fn door(message: &v1::Door) -> Result<Door, FieldError> {
         return Err(FieldError::new("door.spec", "is missing"));
     };
     let Some(v1::door_spec::Knock::Sequence(sequence)) = &spec.knock else {
-        return Err(FieldError::new(
-            "door.spec.sequence",
-            "is missing; this version knows no other knock",
-        ));
+        return Err(FieldError::new("door.spec.sequence", "is missing; this version knows no other knock"));
     };
     let knock = Knock::Sequence(read_sequence(sequence)?);
     let sources = networks(&spec.sources, "door.spec.sources")?;
     // Checked here too, so that a set does not hide how many there are.
     if spec.open_ports.len() > OPEN_PORTS_MAX {
-        let reason = format_args!(
-            "a door opens 1 to {OPEN_PORTS_MAX} ports, not {}",
-            spec.open_ports.len()
-        );
+        let reason = format_args!("a door opens 1 to {OPEN_PORTS_MAX} ports, not {}", spec.open_ports.len());
         return Err(FieldError::new("door.spec.open_ports", reason));
     }
     let opens = Opens {
         hosts: selector(spec.open_hosts.as_ref(), "door.spec.open_hosts")?,
-        ports: ports(&spec.open_ports, "door.spec.open_ports")?
-            .into_iter()
-            .collect::<BTreeSet<_>>(),
+        ports: ports(&spec.open_ports, "door.spec.open_ports")?.into_iter().collect::<BTreeSet<_>>(),
         duration: Duration::from_millis(spec.open_for_ms),
     };
-    Door::new(DoorParts {
-        name,
-        labels,
-        knock,
-        sources,
-        opens,
-    })
-    .map_err(|error| FieldError {
-        field: wire_path(&error.field),
-        reason: error.reason,
-    })
+    Door::new(DoorParts { name, labels, knock, sources, opens })
+        .map_err(|error| FieldError { field: wire_path(&error.field), reason: error.reason })
 }
 
 fn read_sequence(message: &v1::Sequence) -> Result<Sequence, FieldError> {
     let path = "door.spec.sequence.steps";
     if message.steps.len() > STEPS_MAX {
-        let reason = format_args!(
-            "a sequence has 1 to {STEPS_MAX} steps, not {}",
-            message.steps.len()
-        );
+        let reason = format_args!("a sequence has 1 to {STEPS_MAX} steps, not {}", message.steps.len());
         return Err(FieldError::new(path, reason));
     }
     // A door that was read without its steps must not come back as a door.
@@ -79,10 +59,7 @@ fn read_sequence(message: &v1::Sequence) -> Result<Sequence, FieldError> {
             port: port(knocked, &format!("{path}.port"))?,
         })
     });
-    Ok(Sequence {
-        steps: steps.collect::<Result<_, _>>()?,
-        within: Duration::from_millis(message.within_ms),
-    })
+    Ok(Sequence { steps: steps.collect::<Result<_, _>>()?, within: Duration::from_millis(message.within_ms) })
 }
 
 /// The wire's spelling of a field that the core names as the YAML writes it.
@@ -103,10 +80,8 @@ fn wire_path(field: &str) -> String {
 pub fn door_message(door: &Door, reveal: bool) -> v1::Door {
     let Knock::Sequence(sequence) = door.knock();
     let shown = if reveal { sequence.steps.as_slice() } else { &[] };
-    let steps = shown.iter().map(|step| v1::Step {
-        hosts: Some((&step.hosts).into()),
-        port: Some(step.port.into()),
-    });
+    let steps =
+        shown.iter().map(|step| v1::Step { hosts: Some((&step.hosts).into()), port: Some(step.port.into()) });
     let opens = door.opens();
     let spec = v1::DoorSpec {
         knock: Some(v1::door_spec::Knock::Sequence(v1::Sequence {

@@ -35,19 +35,13 @@ fn what_is_wrong_is_named_by_its_field() {
             |door| door.name = "A".to_owned(),
             "door.name: 'A' is not a door name: it may hold lower-case letters, digits, '-' and '.' only",
         ),
-        (
-            |door| door.name = "a".repeat(1_000),
-            "door.name: has more than 512 bytes",
-        ),
+        (|door| door.name = "a".repeat(1_000), "door.name: has more than 512 bytes"),
         (
             |door| door.labels = HashMap::from([("a b".to_owned(), String::new())]),
             "door.labels: 'a b' is not a label key: it takes letters, digits, '-', '_', '.' and '/'",
         ),
         (|door| door.spec = None, "door.spec: is missing"),
-        (
-            |door| spec(door).knock = None,
-            "door.spec.sequence: is missing; this version knows no other knock",
-        ),
+        (|door| spec(door).knock = None, "door.spec.sequence: is missing; this version knows no other knock"),
         (
             |door| spec(door).open_ports[1].port = 70_000,
             "door.spec.open_ports[1].port: port 70000 is too large; the highest is 65535",
@@ -64,22 +58,13 @@ fn what_is_wrong_is_named_by_its_field() {
             |door| spec(door).open_ports[0].port = 0,
             "door.spec.open_ports[0].port: tcp/0 is no port; the lowest is 1",
         ),
-        (
-            |door| spec(door).open_ports.clear(),
-            "door.spec.open_ports: a door opens 1 to 64 ports, not 0",
-        ),
+        (|door| spec(door).open_ports.clear(), "door.spec.open_ports: a door opens 1 to 64 ports, not 0"),
         (
             |door| spec(door).open_for_ms = 90_000_000,
             "door.spec.open_for_ms: must be from 1s to 1day, not 1day 1h",
         ),
-        (
-            |door| sequence(door).within_ms = 0,
-            "door.spec.sequence.within_ms: must be from 1s to 5m, not 0s",
-        ),
-        (
-            |door| sequence(door).steps[1].port = None,
-            "door.spec.sequence.steps[1].port: is missing",
-        ),
+        (|door| sequence(door).within_ms = 0, "door.spec.sequence.within_ms: must be from 1s to 5m, not 0s"),
+        (|door| sequence(door).steps[1].port = None, "door.spec.sequence.steps[1].port: is missing"),
         (
             |door| sequence(door).steps = vec![v1::Step::default(); STEPS_MAX + 1],
             "door.spec.sequence.steps: a sequence has 1 to 32 steps, not 33",
@@ -130,42 +115,23 @@ fn observations_are_read() {
             fingerprint: 9,
         }
     );
-    let error = Seen::try_from(v1::Observation {
-        source: vec![1, 2, 3],
-        ..message.clone()
-    })
-    .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "observation.source: an address has 4 or 16 bytes, not 3"
-    );
-    let error = Seen::try_from(v1::Observation {
-        port: 65_536,
-        ..message
-    })
-    .unwrap_err();
+    let error = Seen::try_from(v1::Observation { source: vec![1, 2, 3], ..message.clone() }).unwrap_err();
+    assert_eq!(error.to_string(), "observation.source: an address has 4 or 16 bytes, not 3");
+    let error = Seen::try_from(v1::Observation { port: 65_536, ..message }).unwrap_err();
     assert_eq!(error.field, "observation.port");
 }
 
 #[test]
 fn lists_are_bounded() {
     let many = vec!["10.0.0.0/8".to_owned(); limits::ADDRESSES_MAX + 1];
-    assert_eq!(
-        networks(&many, "x").unwrap_err().to_string(),
-        "x: there are more than 256 networks"
-    );
-    assert_eq!(
-        addresses(&many, "x").unwrap_err().to_string(),
-        "x: there are more than 256 addresses"
-    );
+    assert_eq!(networks(&many, "x").unwrap_err().to_string(), "x: there are more than 256 networks");
+    assert_eq!(addresses(&many, "x").unwrap_err().to_string(), "x: there are more than 256 addresses");
     let many = v1::HostSelector {
         names: vec!["a".to_owned(); limits::NAMES_MAX + 1],
         ..v1::HostSelector::default()
     };
     assert_eq!(selector(Some(&many), "x").unwrap_err().field, "x.names");
-    let many = (0..=limits::LABELS_MAX)
-        .map(|n| (n.to_string(), String::new()))
-        .collect();
+    let many = (0..=limits::LABELS_MAX).map(|n| (n.to_string(), String::new())).collect();
     assert!(labels(&many, "x").is_err());
     assert_eq!(limits::page_size(0), 100);
     assert_eq!(limits::page_size(5), 5);
@@ -238,9 +204,7 @@ fn spec(door: &mut v1::Door) -> &mut v1::DoorSpec {
 }
 
 fn sequence(door: &mut v1::Door) -> &mut v1::Sequence {
-    let Some(v1::door_spec::Knock::Sequence(sequence)) = &mut spec(door).knock else {
-        panic!()
-    };
+    let Some(v1::door_spec::Knock::Sequence(sequence)) = &mut spec(door).knock else { panic!() };
     sequence
 }
 
@@ -272,23 +236,14 @@ fn any_door() -> impl Strategy<Value = Door> {
         1_000..=86_400_000u64,
     )
         .prop_filter_map("no door", |(steps, within, sources, hosts, ports, duration)| {
-            let ports: BTreeSet<_> = ports
-                .into_iter()
-                .filter(|port| port.protocol() != Protocol::Icmp)
-                .collect();
+            let ports: BTreeSet<_> =
+                ports.into_iter().filter(|port| port.protocol() != Protocol::Icmp).collect();
             Door::new(DoorParts {
                 name: "a".parse().unwrap(),
                 labels: hosts.match_labels.clone(),
-                knock: Knock::Sequence(Sequence {
-                    steps,
-                    within: Duration::from_millis(within),
-                }),
+                knock: Knock::Sequence(Sequence { steps, within: Duration::from_millis(within) }),
                 sources,
-                opens: Opens {
-                    hosts,
-                    ports,
-                    duration: Duration::from_millis(duration),
-                },
+                opens: Opens { hosts, ports, duration: Duration::from_millis(duration) },
             })
             .ok()
         })

@@ -24,12 +24,7 @@ fn statuses_carry_details_and_read_as_one_line() {
             "INVALID_FIELD",
             "a: x; b: y",
         ),
-        (
-            not_found("door", "ssh"),
-            Code::NotFound,
-            "NOT_FOUND",
-            "there is no door 'ssh'",
-        ),
+        (not_found("door", "ssh"), Code::NotFound, "NOT_FOUND", "there is no door 'ssh'"),
         (
             conflict("door", "ssh", "somebody else changed it; read it again"),
             Code::Aborted,
@@ -55,13 +50,7 @@ fn statuses_carry_details_and_read_as_one_line() {
         assert_eq!(describe(&status), line);
     }
     assert!(unavailable("x").get_details_retry_info().is_some());
-    assert_eq!(
-        not_found("door", "ssh")
-            .get_details_resource_info()
-            .unwrap()
-            .resource_name,
-        "ssh"
-    );
+    assert_eq!(not_found("door", "ssh").get_details_resource_info().unwrap().resource_name, "ssh");
 }
 
 #[test]

@@ -10,29 +10,14 @@ fn ports_hosts_and_length_add_up() {
         ("- {port: tcp/5000, hosts: {names: [a, b]}}", 8, port + 2.0),
         ("- {port: tcp/5000, hosts: {names: [a, b]}}", 1, port),
         ("- {port: tcp/5000, hosts: {matchLabels: {role: edge}}}", 8, port),
-        (
-            "- {port: tcp/5000, hosts: {matchLabels: {role: edge}, names: [a]}}",
-            8,
-            port + 3.0,
-        ),
+        ("- {port: tcp/5000, hosts: {matchLabels: {role: edge}, names: [a]}}", 8, port + 3.0),
         ("- port: icmp/500", 8, 1_473_f64.log2()),
-        (
-            "- port: tcp/5000\n    - port: udp/70\n    - port: tcp/9",
-            8,
-            3.0 * port,
-        ),
-        (
-            "- port: tcp/5000\n    - port: tcp/70\n    - port: tcp/5000",
-            8,
-            2.0 * port,
-        ),
+        ("- port: tcp/5000\n    - port: udp/70\n    - port: tcp/9", 8, 3.0 * port),
+        ("- port: tcp/5000\n    - port: tcp/70\n    - port: tcp/5000", 8, 2.0 * port),
         ("- port: tcp/5000", 0, port),
     ] {
         let found = bits(door(steps, "{}").knock(), hosts, Space::ALL);
-        assert!(
-            (found - wanted).abs() < 1e-9,
-            "{steps}: {found} instead of {wanted}"
-        );
+        assert!((found - wanted).abs() < 1e-9, "{steps}: {found} instead of {wanted}");
     }
 }
 
@@ -48,34 +33,11 @@ fn labels_count_when_their_hosts_are_known() {
 
 #[test]
 fn a_narrowed_space_counts_each_port_once() {
-    let ranges = [
-        "tcp/1000-1999",
-        "tcp/1500-2499",
-        "udp/7",
-        "icmp/0-65000",
-        "tcp/1200-1300",
-    ];
+    let ranges = ["tcp/1000-1999", "tcp/1500-2499", "udp/7", "icmp/0-65000", "tcp/1200-1300"];
     let ranges: Vec<PortRange> = ranges.iter().map(|range| range.parse().unwrap()).collect();
-    assert_eq!(
-        Space::of(&ranges),
-        Space {
-            tcp: 1_500,
-            udp: 1,
-            icmp: 1_473
-        }
-    );
-    assert_eq!(
-        Space::of(&[]),
-        Space {
-            tcp: 0,
-            udp: 0,
-            icmp: 0
-        }
-    );
-    assert_eq!(
-        bits(door("- port: tcp/5000", "{}").knock(), 1, Space::of(&[])),
-        0.0
-    );
+    assert_eq!(Space::of(&ranges), Space { tcp: 1_500, udp: 1, icmp: 1_473 });
+    assert_eq!(Space::of(&[]), Space { tcp: 0, udp: 0, icmp: 0 });
+    assert_eq!(bits(door("- port: tcp/5000", "{}").knock(), 1, Space::of(&[])), 0.0);
 }
 
 #[test]
@@ -95,46 +57,26 @@ fn scan_orders_are_found() {
         let steps: Vec<_> = ports.split(' ').map(|port| format!("- port: {port}")).collect();
         let door = door(&steps.join("\n    - ").replace("- - ", "- "), "{}");
         let found = weaknesses(door.knock(), 99.0);
-        assert_eq!(
-            found.contains(&Weakness::Monotonic),
-            monotonic,
-            "{ports}: {found:?}"
-        );
+        assert_eq!(found.contains(&Weakness::Monotonic), monotonic, "{ports}: {found:?}");
     }
 }
 
 #[test]
 fn repeats_and_few_bits_are_problems() {
     let weak = check(&door("- port: tcp/5000", "{names: [a]}"), None);
-    assert!(
-        matches!(weak.problems.as_slice(), [Weakness::TooFewBits { .. }]),
-        "{weak:?}"
-    );
+    assert!(matches!(weak.problems.as_slice(), [Weakness::TooFewBits { .. }]), "{weak:?}");
     assert_eq!(
         weak.problems[0].to_string(),
         "the knock has 16.0 bits, less than 32; add a step, or name the host of a step"
     );
     assert_eq!(weak.warnings, [] as [&str; 0]);
 
-    let repeated = check(
-        &door(
-            "- port: tcp/5000\n    - port: tcp/70\n    - port: tcp/5000",
-            "{names: [a]}",
-        ),
-        None,
-    );
-    assert!(
-        repeated.problems.contains(&Weakness::RepeatedPort),
-        "{repeated:?}"
-    );
+    let repeated =
+        check(&door("- port: tcp/5000\n    - port: tcp/70\n    - port: tcp/5000", "{names: [a]}"), None);
+    assert!(repeated.problems.contains(&Weakness::RepeatedPort), "{repeated:?}");
 
-    let good = check(
-        &door(
-            "- port: tcp/5000\n    - port: tcp/9000\n    - port: tcp/70",
-            "{names: [a]}",
-        ),
-        None,
-    );
+    let good =
+        check(&door("- port: tcp/5000\n    - port: tcp/9000\n    - port: tcp/70", "{names: [a]}"), None);
     assert_eq!(good.problems, []);
     assert!(good.bits > 47.0);
 }
@@ -170,12 +112,7 @@ fn half_of_the_internet_is_warned_about() {
 fn messages_spell_out_no_step() {
     let report = check(&door("- port: tcp/5000\n    - port: tcp/5000", "{}"), None);
     assert_eq!(report.problems.len(), 3);
-    assert!(
-        !report
-            .problems
-            .iter()
-            .any(|problem| problem.to_string().contains("5000"))
-    );
+    assert!(!report.problems.iter().any(|problem| problem.to_string().contains("5000")));
 }
 
 fn door(steps: &str, open_hosts: &str) -> Door {

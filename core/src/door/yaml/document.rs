@@ -68,10 +68,7 @@ pub struct StepDocument {
 impl StepDocument {
     /// A step that is not shown. Its hosts are hidden too: they are part of what a guesser does not know.
     pub fn secret() -> Self {
-        Self {
-            hosts: HostSelector::default(),
-            port: SECRET.to_owned(),
-        }
+        Self { hosts: HostSelector::default(), port: SECRET.to_owned() }
     }
 }
 
@@ -93,10 +90,7 @@ impl DoorDocument {
         let Knock::Sequence(sequence) = door.knock();
         let steps = sequence.steps.iter().map(|step| {
             if reveal {
-                StepDocument {
-                    hosts: step.hosts.clone(),
-                    port: step.port.to_string(),
-                }
+                StepDocument { hosts: step.hosts.clone(), port: step.port.to_string() }
             } else {
                 StepDocument::secret()
             }
@@ -105,15 +99,9 @@ impl DoorDocument {
         Self {
             api_version: API_VERSION,
             kind: KIND,
-            metadata: Metadata {
-                name: door.name().to_string(),
-                labels: pairs(door.labels()),
-            },
+            metadata: Metadata { name: door.name().to_string(), labels: pairs(door.labels()) },
             spec: Spec {
-                knock: KnockDocument {
-                    sequence: steps.collect(),
-                    within: time_text(sequence.within),
-                },
+                knock: KnockDocument { sequence: steps.collect(), within: time_text(sequence.within) },
                 sources: door.sources().iter().map(ToString::to_string).collect(),
                 opens: OpensDocument {
                     hosts: opens.hosts.clone(),
@@ -132,10 +120,7 @@ impl DoorDocument {
 }
 
 fn pairs(labels: &Labels) -> BTreeMap<String, String> {
-    labels
-        .iter()
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
+    labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// A duration as doors spell it: `1m30s`.

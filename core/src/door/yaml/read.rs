@@ -28,10 +28,7 @@ pub(super) fn document(root: &Node) -> Result<Document, YamlError> {
 
     let metadata = Fields::new(fields.required("metadata")?, "metadata", &["name", "labels"])?;
     let name: DoorName = parsed(metadata.required("name")?, "metadata.name")?;
-    let labels = metadata
-        .optional("labels")
-        .map(|node| labels(node, "metadata.labels"))
-        .transpose()?;
+    let labels = metadata.optional("labels").map(|node| labels(node, "metadata.labels")).transpose()?;
 
     let spec = Fields::new(fields.required("spec")?, "spec", &["knock", "sources", "opens"])?;
     places.note("spec", spec.at);
@@ -49,32 +46,18 @@ pub(super) fn document(root: &Node) -> Result<Document, YamlError> {
     };
     let opens = read_opens(spec.required("opens")?, &mut places)?;
 
-    let parts = DoorParts {
-        name,
-        labels: labels.unwrap_or_default(),
-        knock,
-        sources,
-        opens,
-    };
+    let parts = DoorParts { name, labels: labels.unwrap_or_default(), knock, sources, opens };
     let door = Door::new(parts)
         .map_err(|error| YamlError::new(places.nearest(&error.field, root.at), &error.field, error.reason))?;
-    Ok(Document {
-        door,
-        line: root.at.line,
-    })
+    Ok(Document { door, line: root.at.line })
 }
 
 fn read_knock(node: &Node, places: &mut Places) -> Result<Knock, YamlError> {
     let path = "spec.knock";
     if let Value::Map(entries) = &node.value
-        && let Some((key, _)) = entries
-            .iter()
-            .find(|(key, _)| LATER_KNOCKS.contains(&key.name.as_str()))
+        && let Some((key, _)) = entries.iter().find(|(key, _)| LATER_KNOCKS.contains(&key.name.as_str()))
     {
-        let reason = format!(
-            "a '{}' knock is not supported by this version; use 'sequence'",
-            key.name
-        );
+        let reason = format!("a '{}' knock is not supported by this version; use 'sequence'", key.name);
         return Err(YamlError::new(key.at, path, reason));
     }
     let fields = Fields::new(node, path, &["sequence", "within"])?;
@@ -112,21 +95,13 @@ fn read_opens(node: &Node, places: &mut Places) -> Result<Opens, YamlError> {
     for (path, item) in list(ports_node, "spec.opens.ports")? {
         let port: Port = parsed(item, &path)?;
         if !ports.insert(port) {
-            return Err(YamlError::new(
-                item.at,
-                &path,
-                format!("{port} is listed twice; keep one of them"),
-            ));
+            return Err(YamlError::new(item.at, &path, format!("{port} is listed twice; keep one of them")));
         }
     }
     let open_for = fields.required("for")?;
     places.note("spec.opens.for", open_for.at);
     let duration = duration(open_for, "spec.opens.for")?;
-    Ok(Opens {
-        hosts,
-        ports,
-        duration,
-    })
+    Ok(Opens { hosts, ports, duration })
 }
 
 fn selector(node: &Node, path: &str) -> Result<HostSelector, YamlError> {
@@ -137,10 +112,7 @@ fn selector(node: &Node, path: &str) -> Result<HostSelector, YamlError> {
     };
     let names = match fields.optional("names") {
         // An empty list reads as "no host" and would mean "every host".
-        Some(Node {
-            at,
-            value: Value::List(items),
-        }) if items.is_empty() => {
+        Some(Node { at, value: Value::List(items) }) if items.is_empty() => {
             let reason = "the list is empty; name a host, or leave 'names' out for any name".to_owned();
             return Err(YamlError::new(*at, &format!("{path}.names"), reason));
         }
@@ -170,17 +142,13 @@ fn read_network(node: &Node, path: &str) -> Result<IpNet, YamlError> {
 fn duration(node: &Node, path: &str) -> Result<Duration, YamlError> {
     let wrong = |reason: String| YamlError::new(node.at, path, reason);
     if matches!(node.value, Value::Number) {
-        return Err(wrong(
-            "a time needs its unit; write it like 15s or 1m30s".to_owned(),
-        ));
+        return Err(wrong("a time needs its unit; write it like 15s or 1m30s".to_owned()));
     }
     let text = text(node, path)?;
     let duration = humantime::parse_duration(text)
         .map_err(|_| wrong(format!("'{text}' is not a time; write it like 15s or 1m30s")))?;
     if duration.subsec_nanos() % 1_000_000 != 0 {
-        return Err(wrong(format!(
-            "'{text}' is finer than a millisecond; write it like 15s or 1500ms"
-        )));
+        return Err(wrong(format!("'{text}' is finer than a millisecond; write it like 15s or 1500ms")));
     }
     Ok(duration)
 }
@@ -190,17 +158,11 @@ fn fixed(node: &Node, path: &str, wanted: &str) -> Result<(), YamlError> {
     if found == wanted {
         return Ok(());
     }
-    Err(YamlError::new(
-        node.at,
-        path,
-        format!("must be '{wanted}', not '{found}'"),
-    ))
+    Err(YamlError::new(node.at, path, format!("must be '{wanted}', not '{found}'")))
 }
 
 fn parsed<T: FromStr<Err: Display>>(node: &Node, path: &str) -> Result<T, YamlError> {
-    text(node, path)?
-        .parse()
-        .map_err(|error: T::Err| YamlError::new(node.at, path, error.to_string()))
+    text(node, path)?.parse().map_err(|error: T::Err| YamlError::new(node.at, path, error.to_string()))
 }
 
 fn text<'a>(node: &'a Node, path: &str) -> Result<&'a str, YamlError> {
@@ -223,18 +185,11 @@ fn list<'a>(
         return Err(wrong_type(node, path, "a list"));
     };
     let path = path.to_owned();
-    Ok(items
-        .iter()
-        .enumerate()
-        .map(move |(index, item)| (format!("{path}[{index}]"), item)))
+    Ok(items.iter().enumerate().map(move |(index, item)| (format!("{path}[{index}]"), item)))
 }
 
 fn wrong_type(node: &Node, path: &str, wanted: &str) -> YamlError {
-    YamlError::new(
-        node.at,
-        path,
-        format!("must be {wanted}, not {}", node.value.kind()),
-    )
+    YamlError::new(node.at, path, format!("must be {wanted}, not {}", node.value.kind()))
 }
 
 /// A map whose keys are all known.
@@ -250,17 +205,10 @@ impl<'a> Fields<'a> {
             let wanted = format!("a map of {}", known.join(", "));
             return Err(wrong_type(node, path, &wanted));
         };
-        if let Some((key, _)) = entries
-            .iter()
-            .find(|(key, _)| !known.contains(&key.name.as_str()))
-        {
+        if let Some((key, _)) = entries.iter().find(|(key, _)| !known.contains(&key.name.as_str())) {
             return Err(unknown(key, path, known));
         }
-        Ok(Self {
-            at: node.at,
-            path: path.to_owned(),
-            entries,
-        })
+        Ok(Self { at: node.at, path: path.to_owned(), entries })
     }
 
     /// A field that may be missing; one without a value counts as missing.
@@ -271,28 +219,17 @@ impl<'a> Fields<'a> {
 
     fn required(&self, name: &str) -> Result<&'a Node, YamlError> {
         self.optional(name).ok_or_else(|| {
-            let at = self
-                .entries
-                .iter()
-                .find(|(key, _)| key.name == name)
-                .map_or(self.at, |(key, _)| key.at);
+            let at = self.entries.iter().find(|(key, _)| key.name == name).map_or(self.at, |(key, _)| key.at);
             YamlError::new(at, &self.path, format!("the field '{name}' is missing or empty"))
         })
     }
 }
 
 fn unknown(key: &Key, path: &str, known: &[&str]) -> YamlError {
-    let place = if path.is_empty() {
-        "a door".to_owned()
-    } else {
-        path.to_owned()
-    };
+    let place = if path.is_empty() { "a door".to_owned() } else { path.to_owned() };
     // A key that does not look like a field's name may be a misplaced secret.
-    let plain = key.name.len() <= 40
-        && key
-            .name
-            .bytes()
-            .all(|b| b.is_ascii_alphabetic() || matches!(b, b'-' | b'_'));
+    let plain =
+        key.name.len() <= 40 && key.name.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'-' | b'_'));
     if !plain || key.name.is_empty() {
         let reason = format!("unknown field in {place}; known are {}", known.join(", "));
         return YamlError::new(key.at, "", reason);
@@ -300,10 +237,7 @@ fn unknown(key: &Key, path: &str, known: &[&str]) -> YamlError {
     let nearest = known
         .iter()
         .map(|candidate| {
-            (
-                strsim::damerau_levenshtein(&key.name.to_lowercase(), &candidate.to_lowercase()),
-                candidate,
-            )
+            (strsim::damerau_levenshtein(&key.name.to_lowercase(), &candidate.to_lowercase()), candidate)
         })
         .min()
         .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 3));
@@ -311,11 +245,7 @@ fn unknown(key: &Key, path: &str, known: &[&str]) -> YamlError {
         Some((_, candidate)) => format!("did you mean '{candidate}'?"),
         None => format!("known are {}", known.join(", ")),
     };
-    YamlError::new(
-        key.at,
-        "",
-        format!("unknown field '{}' in {place}; {remedy}", key.name),
-    )
+    YamlError::new(key.at, "", format!("unknown field '{}' in {place}; {remedy}", key.name))
 }
 
 /// Where fields stand, for bounds that are checked after reading.
@@ -330,8 +260,6 @@ impl Places {
     /// Of the field, or of the closest thing around it that was read.
     fn nearest(&self, field: &str, root: Position) -> Position {
         let around = self.0.iter().filter(|(path, _)| field.starts_with(path));
-        around
-            .max_by_key(|(path, _)| path.len())
-            .map_or(root, |(_, at)| *at)
+        around.max_by_key(|(path, _)| path.len()).map_or(root, |(_, at)| *at)
     }
 }

@@ -32,28 +32,16 @@ spec:
 #[test]
 fn the_documented_door_is_read() {
     let documents = parse(BASTION).unwrap();
-    let [document] = documents.as_slice() else {
-        panic!("{documents:?}")
-    };
+    let [document] = documents.as_slice() else { panic!("{documents:?}") };
     let door = &document.door;
     assert_eq!(document.line, 2);
     assert_eq!(door.name().as_str(), "bastion-ssh");
     assert_eq!(door.labels().value("team"), Some("core"));
     let Knock::Sequence(sequence) = door.knock();
     assert_eq!(sequence.within, Duration::from_secs(15));
-    let steps: Vec<_> = sequence
-        .steps
-        .iter()
-        .map(|step| format!("{} on {}", step.port, step.hosts))
-        .collect();
-    assert_eq!(
-        steps,
-        [
-            "tcp/7412 on role=edge",
-            "udp/23981 on db-1",
-            "tcp/51003 on any host"
-        ]
-    );
+    let steps: Vec<_> =
+        sequence.steps.iter().map(|step| format!("{} on {}", step.port, step.hosts)).collect();
+    assert_eq!(steps, ["tcp/7412 on role=edge", "udp/23981 on db-1", "tcp/51003 on any host"]);
     assert_eq!(door.sources().len(), 2);
     assert_eq!(door.opens().hosts.to_string(), "role=bastion");
     assert_eq!(door.opens().duration, Duration::from_secs(90));
@@ -64,10 +52,7 @@ fn several_documents_and_lists_are_read() {
     let two = format!("{BASTION}---\n---\n{}", BASTION.replace("bastion-ssh", "other"));
     let documents = parse(&two).unwrap();
     assert_eq!(
-        documents
-            .iter()
-            .map(|d| d.door.name().as_str())
-            .collect::<Vec<_>>(),
+        documents.iter().map(|d| d.door.name().as_str()).collect::<Vec<_>>(),
         ["bastion-ssh", "other"]
     );
     assert_eq!(documents[1].line, 22);
@@ -89,16 +74,9 @@ fn one_name_twice_is_refused() {
 
 #[test]
 fn each_document_reports_its_own_error() {
-    let text = format!(
-        "{}---\n{}",
-        change("ports: [tcp/22]", "prots: [tcp/22]"),
-        change("for: 1m30s", "for: soon")
-    );
-    let errors: Vec<_> = parse_each(&text)
-        .unwrap()
-        .into_iter()
-        .map(|r| r.unwrap_err().to_string())
-        .collect();
+    let text =
+        format!("{}---\n{}", change("ports: [tcp/22]", "prots: [tcp/22]"), change("for: 1m30s", "for: soon"));
+    let errors: Vec<_> = parse_each(&text).unwrap().into_iter().map(|r| r.unwrap_err().to_string()).collect();
     assert_eq!(
         errors,
         [
@@ -111,38 +89,18 @@ fn each_document_reports_its_own_error() {
 #[test]
 fn every_mistake_gives_its_line_its_field_and_a_remedy() {
     for (from, to, wanted) in [
-        (
-            "fleetknock.io/v1",
-            "v1",
-            "2: apiVersion: must be 'fleetknock.io/v1', not 'v1'",
-        ),
+        ("fleetknock.io/v1", "v1", "2: apiVersion: must be 'fleetknock.io/v1', not 'v1'"),
         ("kind: Door", "kind: Gate", "3: kind: must be 'Door', not 'Gate'"),
-        (
-            "kind: Door",
-            "kind: 5",
-            "3: kind: must be text in quotes, not a number",
-        ),
+        ("kind: Door", "kind: 5", "3: kind: must be text in quotes, not a number"),
         ("kind: Door\n", "", "2: the field 'kind' is missing or empty"),
-        (
-            "kind: Door",
-            "knid: Door",
-            "3: unknown field 'knid' in a door; did you mean 'kind'?",
-        ),
-        (
-            "  name: bastion-ssh",
-            "  name:",
-            "5: metadata: the field 'name' is missing or empty",
-        ),
+        ("kind: Door", "knid: Door", "3: unknown field 'knid' in a door; did you mean 'kind'?"),
+        ("  name: bastion-ssh", "  name:", "5: metadata: the field 'name' is missing or empty"),
         (
             "name: bastion-ssh",
             "name: Bastion",
             "5: metadata.name: 'Bastion' is not a door name: it may hold lower-case letters, digits, '-' and '.' only",
         ),
-        (
-            "team: core",
-            "team: 1",
-            "6: metadata.labels: must be text in quotes, not a number",
-        ),
+        ("team: core", "team: 1", "6: metadata.labels: must be text in quotes, not a number"),
         (
             "team: core",
             "te am: core",
@@ -153,11 +111,7 @@ fn every_mistake_gives_its_line_its_field_and_a_remedy() {
             "matchlabel: {role: edge}",
             "10: unknown field 'matchlabel' in spec.knock.sequence[0].hosts; did you mean 'matchLabels'?",
         ),
-        (
-            "names: [db-1]",
-            "names: db-1",
-            "11: spec.knock.sequence[1].hosts.names: must be a list, not text",
-        ),
+        ("names: [db-1]", "names: db-1", "11: spec.knock.sequence[1].hosts.names: must be a list, not text"),
         (
             "names: [db-1]",
             "names: []",
@@ -178,16 +132,8 @@ fn every_mistake_gives_its_line_its_field_and_a_remedy() {
             "within: 15",
             "13: spec.knock.within: a time needs its unit; write it like 15s or 1m30s",
         ),
-        (
-            "within: 15s",
-            "within: 1h",
-            "13: spec.knock.within: must be from 1s to 5m, not 1h",
-        ),
-        (
-            "within: 15s\n",
-            "\n",
-            "9: spec.knock: the field 'within' is missing or empty",
-        ),
+        ("within: 15s", "within: 1h", "13: spec.knock.within: must be from 1s to 5m, not 1h"),
+        ("within: 15s\n", "\n", "9: spec.knock: the field 'within' is missing or empty"),
         (
             "within: 15s",
             "within: 1s 5us",
@@ -198,11 +144,7 @@ fn every_mistake_gives_its_line_its_field_and_a_remedy() {
             "[10.0.0.0/40]",
             "14: spec.sources[0]: '10.0.0.0/40' is not a network; write it like 192.0.2.0/24, 2001:db8::/32 or 203.0.113.5",
         ),
-        (
-            "ports: [tcp/22]",
-            "ports: []",
-            "17: spec.opens.ports: a door opens 1 to 64 ports, not 0",
-        ),
+        ("ports: [tcp/22]", "ports: []", "17: spec.opens.ports: a door opens 1 to 64 ports, not 0"),
         (
             "ports: [tcp/22]",
             "ports: [icmp/22]",
@@ -223,25 +165,13 @@ fn every_mistake_gives_its_line_its_field_and_a_remedy() {
             "",
             "16: spec.opens: the field 'hosts' is missing; name hosts or labels, or write 'hosts: {}' for every host",
         ),
-        (
-            "  opens:",
-            "  opens: 5\n  x:",
-            "16: unknown field 'x' in spec; known are knock, sources, opens",
-        ),
-        (
-            "kind: Door",
-            "kind: Door\nkind: Door",
-            "4: a field is given twice; keep one of them",
-        ),
+        ("  opens:", "  opens: 5\n  x:", "16: unknown field 'x' in spec; known are knock, sources, opens"),
+        ("kind: Door", "kind: Door\nkind: Door", "4: a field is given twice; keep one of them"),
     ] {
         let error = parse(&change(from, to)).unwrap_err();
         let text = error.to_string();
         let line = |text: &str| text.split(':').next().unwrap_or_default().to_owned();
-        assert_eq!(
-            text.trim_start_matches(&line(&text)),
-            wanted.trim_start_matches(&line(wanted)),
-            "{to}"
-        );
+        assert_eq!(text.trim_start_matches(&line(&text)), wanted.trim_start_matches(&line(wanted)), "{to}");
         assert_eq!(line(&text), line(wanted), "{text}");
     }
 }
@@ -303,28 +233,15 @@ fn bombs_and_giants_are_refused() {
 
     let deep = format!("a: {}{}", "[".repeat(5_000), "]".repeat(5_000));
     assert!(parse(&deep).is_err());
-    let deep = (0..2_000)
-        .map(|level| format!("{}a:\n", " ".repeat(level)))
-        .take(200)
-        .collect::<String>();
+    let deep = (0..2_000).map(|level| format!("{}a:\n", " ".repeat(level))).take(200).collect::<String>();
     assert!(parse(&deep).is_err());
 
     let giant = " ".repeat(TEXT_MAX + 1);
-    assert!(
-        parse(&giant)
-            .unwrap_err()
-            .reason
-            .contains("at most 1048576 are read")
-    );
+    assert!(parse(&giant).unwrap_err().reason.contains("at most 1048576 are read"));
 
-    let many = (0..=DOCUMENTS_MAX)
-        .map(|n| format!("---\na: {n}\n"))
-        .collect::<String>();
+    let many = (0..=DOCUMENTS_MAX).map(|n| format!("---\na: {n}\n")).collect::<String>();
     let error = parse(&many).unwrap_err();
-    assert!(
-        error.reason.contains("more than 1000 doors") || error.reason.contains("documents"),
-        "{error}"
-    );
+    assert!(error.reason.contains("more than 1000 doors") || error.reason.contains("documents"), "{error}");
 }
 
 #[test]
@@ -371,12 +288,7 @@ fn an_unrevealed_door_shows_no_secret_and_is_no_door() {
         assert!(!text.contains(secret), "{text}");
     }
     assert_eq!(text.matches("port: (secret)").count(), 3);
-    assert!(
-        parse(&text)
-            .unwrap_err()
-            .reason
-            .contains("'(secret)' is not a port")
-    );
+    assert!(parse(&text).unwrap_err().reason.contains("'(secret)' is not a port"));
 }
 
 proptest! {
@@ -416,10 +328,7 @@ fn door() -> impl Strategy<Value = Door> {
     // Opened ports and steps are kept apart: a step at an opened port is no door.
     let step = (selector(), 0..3u8, 30_000..=u16::MAX).prop_map(|(hosts, protocol, number)| {
         let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp][usize::from(protocol)];
-        Step {
-            hosts,
-            port: Port::new(protocol, number).unwrap(),
-        }
+        Step { hosts, port: Port::new(protocol, number).unwrap() }
     });
     let opened = (any::<bool>(), 1..30_000u16).prop_map(|(tcp, number)| {
         Port::new(if tcp { Protocol::Tcp } else { Protocol::Udp }, number).unwrap()
@@ -438,16 +347,9 @@ fn door() -> impl Strategy<Value = Door> {
             Door::new(DoorParts {
                 name: name.parse().unwrap(),
                 labels,
-                knock: Knock::Sequence(Sequence {
-                    steps,
-                    within: Duration::from_millis(within),
-                }),
+                knock: Knock::Sequence(Sequence { steps, within: Duration::from_millis(within) }),
                 sources,
-                opens: Opens {
-                    hosts,
-                    ports,
-                    duration: Duration::from_millis(duration),
-                },
+                opens: Opens { hosts, ports, duration: Duration::from_millis(duration) },
             })
             .unwrap()
         })
@@ -470,10 +372,7 @@ fn labels() -> impl Strategy<Value = Labels> {
 fn selector() -> impl Strategy<Value = HostSelector> {
     (labels(), prop::collection::btree_set(name(), 0..3)).prop_map(|(match_labels, names)| HostSelector {
         match_labels,
-        names: names
-            .into_iter()
-            .map(|name| name.parse().unwrap())
-            .collect::<BTreeSet<_>>(),
+        names: names.into_iter().map(|name| name.parse().unwrap()).collect::<BTreeSet<_>>(),
     })
 }
 

@@ -65,10 +65,8 @@ impl Value {
 pub(super) fn read(text: &str) -> Result<Vec<Node>, YamlError> {
     let start = Position { line: 1, column: 1 };
     if text.len() > TEXT_MAX {
-        let reason = format!(
-            "the text has {} bytes; at most {TEXT_MAX} are read, split it into files",
-            text.len()
-        );
+        let reason =
+            format!("the text has {} bytes; at most {TEXT_MAX} are read, split it into files", text.len());
         return Err(YamlError::new(start, "", reason));
     }
     let options = serde_saphyr::options! {
@@ -111,9 +109,7 @@ fn alias_limits() -> serde_saphyr::options::AliasLimits {
 /// Says what is wrong with the YAML itself, without quoting it.
 fn describe(error: &Error) -> YamlError {
     let error = error.without_snippet();
-    let at = error.location().map_or(Position { line: 1, column: 1 }, |at| {
-        position(at.line(), at.column())
-    });
+    let at = error.location().map_or(Position { line: 1, column: 1 }, |at| position(at.line(), at.column()));
     let reason = match error {
         Error::DuplicateMappingKey { .. } => "a field is given twice; keep one of them".to_owned(),
         Error::Budget { .. }
@@ -138,20 +134,14 @@ fn describe(error: &Error) -> YamlError {
 
 fn position(line: u64, column: u64) -> Position {
     let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).max(1);
-    Position {
-        line: number(line),
-        column: number(column),
-    }
+    Position { line: number(line), column: number(column) }
 }
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;
         let at = spanned.referenced;
-        Ok(Self {
-            at: position(at.line(), at.column()),
-            value: spanned.value,
-        })
+        Ok(Self { at: position(at.line(), at.column()), value: spanned.value })
     }
 }
 
