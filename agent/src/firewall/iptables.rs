@@ -31,7 +31,6 @@ use super::{
     difference::{self, Difference, Held},
     kernel::Kernel,
     others,
-    settings::MarkBit,
 };
 
 mod ipset;
@@ -68,11 +67,6 @@ impl Iptables {
         programs.version()?;
         let chains = [Chain::new(programs, false, options.mark), Chain::new(programs, true, options.mark)];
         Ok(Self { kernel, programs, chains, acceptor: Acceptor::new(&options) })
-    }
-
-    /// The mark that the rules set.
-    pub fn mark(&self) -> MarkBit {
-        self.chains[0].mark()
     }
 
     /// Makes sets, rules and guard as they should be; says what differed. Openings and bans stay.
@@ -125,7 +119,6 @@ impl Iptables {
         for chain in &mut self.chains {
             said.extend(chain.mend()?);
         }
-        said.extend(self.acceptor.mend(&mut self.kernel)?);
         Ok(said)
     }
 
@@ -156,7 +149,9 @@ impl Firewall for Iptables {
     }
 
     fn set_guard(&mut self, guard: &Guard) -> Result<(), FirewallError> {
-        self.mend_guard(guard).map(drop)
+        self.mend_guard(guard)?;
+        self.acceptor.mend(&mut self.kernel)?;
+        Ok(())
     }
 
     fn open(&mut self, openings: &[(Element, Duration)]) -> Result<(), FirewallError> {
@@ -211,6 +206,7 @@ impl Firewall for Iptables {
         self.ban(&ban)?;
         self.open(&open)?;
         said.extend(differs);
+        said.extend(self.acceptor.mend(&mut self.kernel)?);
         Ok(Repairs { said })
     }
 

@@ -37,7 +37,6 @@ pub struct Nftables {
     kernel: Kernel,
     mark: MarkBit,
     acceptor: Acceptor,
-    accepts: bool,
 }
 
 impl Nftables {
@@ -48,8 +47,7 @@ impl Nftables {
     pub fn new(options: Options) -> Result<Self, FirewallError> {
         let mut kernel = Kernel::open()?;
         kernel.request("use nftables", &Request::new(NFTABLES, GET_GENERATION, 0, Vec::new()))?;
-        let accepts = options.accept_in.is_some();
-        Ok(Self { kernel, mark: options.mark, acceptor: Acceptor::new(&options), accepts })
+        Ok(Self { kernel, mark: options.mark, acceptor: Acceptor::new(&options) })
     }
 
     /// Makes table, rules and guard as they should be; says what differed. Openings and bans stay.
@@ -217,7 +215,7 @@ impl Firewall for Nftables {
         let mut warnings = Vec::new();
         let accept_in = self.acceptor.chain().cloned();
         others::default_deny(&mut self.kernel, accept_in.as_ref(), &mut warnings)?;
-        if !self.accepts {
+        if accept_in.is_none() {
             others::legacy_tables(&mut warnings);
         }
         Ok(warnings)

@@ -94,6 +94,7 @@ impl Driver {
             Self::IptablesNft => &[
                 &["iptables-nft -t mangle -F"],
                 &["ip6tables-nft -t mangle -F PREROUTING"],
+                &["ip6tables-nft -t mangle -E FLEETKNOCK FLEETKNOCK-NEW"],
                 &["nft flush ruleset"],
                 &["iptables-nft -t mangle -D FLEETKNOCK 11"],
                 &["iptables-nft -t mangle -F", "iptables-nft -t mangle -X"],
@@ -106,6 +107,7 @@ impl Driver {
             Self::IptablesLegacy => &[
                 &["iptables-legacy -t mangle -F"],
                 &["ip6tables-legacy -t mangle -F PREROUTING"],
+                &["iptables-legacy -t mangle -E FLEETKNOCK FLEETKNOCK-NEW"],
                 &["iptables-legacy -t mangle -D FLEETKNOCK 11"],
                 &["iptables-legacy -t mangle -F", "iptables-legacy -t mangle -X"],
                 &["ipset flush"],

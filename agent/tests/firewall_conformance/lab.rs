@@ -222,14 +222,19 @@ pub(crate) fn serve_tcp(port: u16) {
 
 /// As [`serve_tcp`].
 pub(crate) fn serve_udp(port: u16) {
-    let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
-    socket.join_multicast_v4(&"239.1.2.3".parse().unwrap(), &HOST.parse().unwrap()).unwrap();
-    thread::spawn(move || {
-        let mut bytes = [0; 512];
-        while let Ok((length, from)) = socket.recv_from(&mut bytes) {
-            let _ = socket.send_to(&bytes[..length], from);
-        }
-    });
+    let four = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+    four.join_multicast_v4(&"239.1.2.3".parse().unwrap(), &HOST.parse().unwrap()).unwrap();
+    let six = Socket::new(Domain::IPV6, Type::DGRAM, None).unwrap();
+    six.set_only_v6(true).unwrap();
+    six.bind(&SocketAddr::new("::".parse().unwrap(), port).into()).unwrap();
+    for socket in [four, six.into()] {
+        thread::spawn(move || {
+            let mut bytes = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut bytes) {
+                let _ = socket.send_to(&bytes[..length], from);
+            }
+        });
+    }
 }
 
 pub(crate) fn shell(program: &str, arguments: &str) -> String {

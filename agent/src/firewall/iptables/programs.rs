@@ -22,11 +22,12 @@ const DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Programs {
     variant: Variant,
+    deadline: Duration,
 }
 
 impl Programs {
     pub(in super::super) fn new(variant: Variant) -> Self {
-        Self { variant }
+        Self { variant, deadline: DEADLINE }
     }
 
     pub(super) fn name(self, six: bool) -> &'static str {
@@ -91,7 +92,7 @@ impl Programs {
             let _ = sender.send(result);
         });
         thread.map_err(|error| self.failed(six, action, error.to_string()))?;
-        match receiver.recv_timeout(DEADLINE) {
+        match receiver.recv_timeout(self.deadline) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err((true, _))) => Err(FirewallError::Missing {
                 what: format!("the program {name}"),
@@ -99,8 +100,10 @@ impl Programs {
             }),
             Ok(Err((false, message))) => Err(self.failed(six, action, message)),
             Err(RecvTimeoutError::Timeout) => {
-                let message =
-                    format!("no answer within {} s; another program may hold its lock", DEADLINE.as_secs());
+                let message = format!(
+                    "no answer within {} s; another program may hold its lock",
+                    self.deadline.as_secs()
+                );
                 Err(self.failed(six, action, message))
             }
             Err(RecvTimeoutError::Disconnected) => {
@@ -116,3 +119,6 @@ impl Programs {
         FirewallError::Program { program: self.name(six), action, message: message.trim().to_owned() }
     }
 }
+
+#[cfg(test)]
+mod tests;

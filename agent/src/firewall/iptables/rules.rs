@@ -34,10 +34,6 @@ impl Chain {
         Self { programs, six, mark, learned: None }
     }
 
-    pub(super) fn mark(&self) -> MarkBit {
-        self.mark
-    }
-
     fn rules(&self) -> Vec<String> {
         let set = |four: Set, six: Set| if self.six { six.name() } else { four.name() };
         let open = set(Set::Open4, Set::Open6);
@@ -66,30 +62,38 @@ impl Chain {
     /// Makes the chain and the jumps to it as they should be, when they are not; says what was wrong. The ports stay
     /// guarded: a chain is built beside, jumped to, and only then the old one goes.
     pub(super) fn mend(&mut self) -> Result<Vec<String>, FirewallError> {
+        let mut said = Vec::new();
+        let program = self.programs.name(self.six);
         let mut listed = Listing::read(self.programs, self.six)?;
         if listed.fresh.is_some() {
             self.finish_swap(&listed)?;
             listed = Listing::read(self.programs, self.six)?;
+            said.push(format!(
+                "a change of the guard's chain of {program} had been interrupted and is finished"
+            ));
         }
         let wanted = self.rules();
         let accepted = self.learned.as_ref().unwrap_or(&wanted);
-        let wrong = listed.wrong(self.programs.name(self.six), accepted);
-        if wrong.is_empty() {
-            return Ok(wrong);
+        let wrong = listed.wrong(program, accepted);
+        if !wrong.is_empty() {
+            self.make(&listed, wanted.clone())?;
+            let made = Listing::read(self.programs, self.six)?.ours.unwrap_or_default();
+            self.learned = (made != wanted).then_some(made);
+            said.extend(wrong);
         }
-        self.make(&listed, wanted.clone())?;
-        let made = Listing::read(self.programs, self.six)?.ours.unwrap_or_default();
-        self.learned = (made != wanted).then_some(made);
-        Ok(wrong)
+        Ok(said)
     }
 
     /// A swap that was interrupted: whichever chain is in force stays so until the other is.
     fn finish_swap(&self, listed: &Listing) -> Result<(), FirewallError> {
         let (has_chain, jumps) = (listed.ours.is_some(), listed.jumps_to(FRESH));
+        let present = listed.jumps_to(CHAIN);
         self.run("finish a change of its chain", move |program| {
             if has_chain {
-                for jump in JUMPS {
-                    program.insert(TABLE, HOOK, &format!("{jump} {CHAIN}"), 1)?;
+                for jump in JUMPS.map(|jump| format!("{jump} {CHAIN}")) {
+                    if !present.contains(&jump) {
+                        program.insert(TABLE, HOOK, &jump, 1)?;
+                    }
                 }
                 for jump in &jumps {
                     program.delete(TABLE, HOOK, jump)?;

@@ -40,9 +40,17 @@ pub(crate) fn passes_loopback_and_management(lab: &Lab) {
 
 pub(crate) fn covers_broadcast_and_multicast(lab: &Lab) {
     serve_udp(7000);
+    // All nodes of the link, and the routers' anycast address of the network (RFC 4291 section 2.6.1).
+    let index = lab.in_client(|| shell("ip", "-o link show dev veth-c"));
+    let all_nodes = format!("[ff02::1%{}]:7000", index.split(":").next().unwrap_or_default());
     lab.udp_open(CLIENT, "10.9.0.255:7000");
+    lab.udp_open(CLIENT6, &all_nodes);
+    lab.udp_open(CLIENT6, "[fd09::]:7000");
     lab.udp_open(CLIENT, "239.1.2.3:7000");
     let _firewall = lab.guarding(&["udp/7000"]);
+    lab.udp_closed(CLIENT6, "[fd09::1]:7000");
+    lab.udp_closed(CLIENT6, &all_nodes);
+    lab.udp_closed(CLIENT6, "[fd09::]:7000");
     lab.udp_closed(CLIENT, "10.9.0.255:7000");
     lab.udp_closed(CLIENT, "239.1.2.3:7000");
     lab.udp_closed(CLIENT, "10.9.0.1:7000");
