@@ -199,7 +199,8 @@ pub async fn contend<T>(
 ) -> Result<(T, Revision), DecideError> {
     let mut tries = 0;
     loop {
-        let (from, (value, transaction)) = (shared.state().fleet.revision(), decide(now())?);
+        let from = shared.state().fleet.revision();
+        let (value, transaction) = decide(now())?;
         if transaction.changes.is_empty() {
             return Ok((value, from));
         }

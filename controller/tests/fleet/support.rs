@@ -1,0 +1,200 @@
+//! A controller over a store, and an agent that does as the test says.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use fleetknock_controller::{
+    agent_api, control_api, decide, keeper, matching,
+    metrics::Metrics,
+    sessions::FleetWide,
+    shared::{Shared, now},
+    store::{Store, memory::MemoryStore},
+};
+use fleetknock_core::matcher::{Config, MissPolicy};
+use fleetknock_proto::v1::{
+    self as pb, agent_message::Kind as Say, agent_service_client::AgentServiceClient,
+    agent_service_server::AgentServiceServer, control_service_client::ControlServiceClient,
+    control_service_server::ControlServiceServer, controller_message::Kind as Told,
+};
+use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Streaming,
+    transport::{Channel, Server, server::TcpIncoming},
+};
+
+/// Nothing here takes longer unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Controller {
+    pub(crate) address: SocketAddr,
+    stop: CancellationToken,
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Controller {
+    pub(crate) async fn start() -> Self {
+        Self::over(Arc::new(MemoryStore::new())).await
+    }
+
+    pub(crate) async fn over(store: Arc<dyn Store>) -> Self {
+        let (fleet, watch) = keeper::load_patiently(&*store).await.unwrap();
+        let wide = FleetWide {
+            knock_space: vec!["tcp/1-65535".parse().unwrap(), "udp/1-65535".parse().unwrap()],
+            management: Vec::new(),
+        };
+        let (id, ban_for) = ("test".to_owned(), Duration::from_secs(600));
+        let shared = Shared::new(store, id, wide, Vec::new(), ban_for, Metrics::default(), fleet);
+        let shared = Arc::new(shared);
+        let (decisions, decided) = mpsc::channel(decide::DECISIONS_QUEUE);
+        let policy = MissPolicy { misses: 10, window: Duration::from_secs(60) };
+        let config = Config { bans: Some(policy), ..Config::default() };
+        let (service, handle) = matching::Service::new(shared.clone(), config, decisions);
+        let stop = CancellationToken::new();
+        let tasks: [std::pin::Pin<Box<dyn Future<Output = ()> + Send>>; 3] = [
+            Box::pin(keeper::run(shared.clone(), watch)),
+            Box::pin(decide::run(shared.clone(), decided)),
+            Box::pin(service.run()),
+        ];
+        for task in tasks {
+            let stop = stop.clone();
+            tokio::spawn(async move { stop.run_until_cancelled(task).await });
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let agents = agent_api::Service::new(shared.clone(), handle.clone(), stop.clone());
+        let server = Server::builder()
+            .add_service(AgentServiceServer::new(agents))
+            .add_service(ControlServiceServer::new(control_api::Service::new(shared, handle)))
+            .serve_with_incoming_shutdown(TcpIncoming::from(listener), stop.clone().cancelled_owned());
+        tokio::spawn(server);
+        Self { address, stop }
+    }
+
+    pub(crate) async fn operator(&self) -> ControlServiceClient<Channel> {
+        ControlServiceClient::connect(format!("http://{}", self.address)).await.unwrap()
+    }
+
+    pub(crate) async fn agent(&self, host: &str, role: &str) -> Agent {
+        Agent::connect(self.address, host, role).await
+    }
+}
+
+pub(crate) struct Agent {
+    say: mpsc::Sender<pb::AgentMessage>,
+    told: Streaming<pb::ControllerMessage>,
+    counter: u64,
+    pub(crate) snapshot: pb::Snapshot,
+}
+
+impl Agent {
+    pub(crate) async fn connect(address: SocketAddr, host: &str, role: &str) -> Self {
+        let (say, messages) = mpsc::channel(64);
+        let hello = pb::Hello {
+            host: host.to_owned(),
+            labels: [("role".to_owned(), role.to_owned())].into(),
+            boot: rand::random::<[u8; 16]>().to_vec(),
+            version: "test".to_owned(),
+            firewall: "dry-run".to_owned(),
+            management: vec!["192.0.2.0/24".to_owned()],
+            ..pb::Hello::default()
+        };
+        say.send(pb::AgentMessage { kind: Some(Say::Hello(hello)) }).await.unwrap();
+        let mut client = AgentServiceClient::connect(format!("http://{address}")).await.unwrap();
+        let told = client.attach(ReceiverStream::new(messages)).await.unwrap().into_inner();
+        let mut agent = Self { say, told, counter: 0, snapshot: pb::Snapshot::default() };
+        let snapshot = agent.until(|told| match told {
+            Told::Snapshot(snapshot) => Some(snapshot.clone()),
+            _ => None,
+        });
+        agent.snapshot = snapshot.await;
+        agent
+    }
+
+    /// Reads, answering probes, until something that is looked for.
+    pub(crate) async fn until<T>(&mut self, wanted: impl Fn(&Told) -> Option<T>) -> T {
+        let looking = async {
+            loop {
+                let told = self.told.message().await.unwrap().expect("the stream ended").kind.unwrap();
+                if let Told::Probe(probe) = &told {
+                    let at = now().as_micros();
+                    let reply = pb::ProbeReply {
+                        id: probe.id,
+                        probe_sent_us: probe.sent_us,
+                        received_us: at,
+                        sent_us: at,
+                    };
+                    self.tell(Say::ProbeReply(reply)).await;
+                }
+                if let Some(found) = wanted(&told) {
+                    return found;
+                }
+            }
+        };
+        timeout(PATIENCE, looking).await.expect("the controller did not say what was waited for")
+    }
+
+    pub(crate) async fn opening(&mut self) -> pb::HostOpening {
+        self.until(|told| match told {
+            Told::Delta(delta) => delta.openings.first().cloned(),
+            _ => None,
+        })
+        .await
+    }
+
+    pub(crate) async fn tell(&self, kind: Say) {
+        self.say.send(pb::AgentMessage { kind: Some(kind) }).await.unwrap();
+    }
+
+    pub(crate) async fn knock(&mut self, source: [u8; 4], port: u32) {
+        self.knock_many(&[(source, port)]).await;
+    }
+
+    pub(crate) async fn knock_many(&mut self, knocks: &[([u8; 4], u32)]) {
+        let observations = knocks.iter().map(|(source, port)| {
+            self.counter += 1;
+            pb::Observation {
+                counter: self.counter,
+                time_us: now().as_micros(),
+                source: source.to_vec(),
+                destination: vec![10, 0, 0, 1],
+                protocol: pb::Protocol::Tcp.into(),
+                port: *port,
+                fingerprint: 0,
+            }
+        });
+        let observations = observations.collect();
+        let batch = pb::ObservationBatch { observations, ..pb::ObservationBatch::default() };
+        self.tell(Say::Observations(batch)).await;
+    }
+}
+
+pub(crate) fn door() -> pb::Door {
+    let step = |name: &str, port| pb::Step {
+        hosts: Some(pb::HostSelector { names: vec![name.to_owned()], ..pb::HostSelector::default() }),
+        port: Some(tcp(port)),
+    };
+    let steps = vec![step("edge-1", 7412), step("db-1", 23981), step("bastion-1", 5103)];
+    let role = [("role".to_owned(), "bastion".to_owned())].into();
+    let spec = pb::DoorSpec {
+        knock: Some(pb::door_spec::Knock::Sequence(pb::Sequence { steps, within_ms: 15_000, length: 0 })),
+        sources: Vec::new(),
+        open_hosts: Some(pb::HostSelector { match_labels: role, names: Vec::new() }),
+        open_ports: vec![tcp(22)],
+        open_for_ms: 30_000,
+    };
+    pb::Door { name: "bastion-ssh".to_owned(), spec: Some(spec), ..pb::Door::default() }
+}
+
+pub(crate) fn tcp(port: u32) -> pb::Port {
+    pb::Port { protocol: pb::Protocol::Tcp.into(), port }
+}
+
+pub(crate) fn apply(door: pb::Door) -> pb::ApplyDoorRequest {
+    pb::ApplyDoorRequest { door: Some(door), ..pb::ApplyDoorRequest::default() }
+}
