@@ -207,6 +207,7 @@ impl Search<'_> {
 
     /// A chain as the query wants it, or `None` when there is none or the budget has ended.
     pub(super) fn find(&mut self, query: Query) -> Option<Chain> {
+        self.pay()?;
         let last = query.length - 1;
         if (0..query.length).any(|step| self.pool(&query, step) == 0) {
             return None;

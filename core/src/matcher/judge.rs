@@ -138,6 +138,9 @@ impl Judge {
             let mut search = Search { records, view: &self.view, rows: &mut self.rows, budget: &mut budget };
             let asked = countable & !excused & self.view.matched(0..self.view.total);
             for record in places(asked) {
+                if *search.budget == 0 {
+                    break;
+                }
                 if spent & only(record) != 0 || repeats(&mut search, record, 1, Until::End, 0) {
                     excused |= only(record);
                 }

@@ -31,10 +31,11 @@ impl Default for Config {
 
 /// Bounds on what the matcher holds. What happens at each is said beside it.
 ///
-/// Memory: a source with one knock costs at most 128 bytes, hash tables and prefix included. Each further knock of a
-/// source costs 40 bytes, up to half as much again in slack, and a source with more than one knock 16 bytes of
-/// allocator overhead. With the defaults that is at most 134 MB for the sources and 168 MB for their records; both
-/// grow as needed and are reused, and given back when no source is left.
+/// Memory: a source with one knock costs at most 128 bytes, hash tables and prefix included; one with two knocks 224
+/// bytes. Each further knock costs 40 bytes, up to half as much again in slack, and a source that has completed a door,
+/// or has had to drop knocks, 72 bytes, and 8 for each further door. With the defaults that is at most 134 MB for the
+/// sources, 185 MB for their records and 76 MB for what few need. All of it grows as needed and is reused; it is given
+/// back when no source is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Sources in flight. When reached, a newcomer takes the place of the source of the lowest class, not above its

@@ -80,6 +80,9 @@ fn repeats_are_harmless() {
     ] {
         assert_eq!(openings_of(THREE, knocks), opens, "{knocks}");
     }
+    let four = "*:tcp/1 *:tcp/2 *:tcp/3 *:tcp/4";
+    assert_eq!(openings_of(four, "h1:tcp/1@0 h1:tcp/2@1 h1:tcp/3@2 h1:tcp/2@3 h1:tcp/4@4"), 1);
+    assert_eq!(openings_of(four, "h1:tcp/1@0 h1:tcp/3@1 h1:tcp/2@2 h1:tcp/3@3 h1:tcp/4@4"), 0);
 }
 
 #[test]
