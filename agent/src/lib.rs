@@ -3,6 +3,10 @@
 //! It never learns a sequence or a secret and never decides an opening.
 
 pub mod capture;
+pub mod config;
+pub mod driver;
 pub mod firewall;
+pub mod link;
 pub mod picture;
+pub mod start;
 pub mod window;

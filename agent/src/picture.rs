@@ -19,12 +19,16 @@ use crate::firewall::{Desired, Element, Guard};
 
 mod changes;
 
-pub use changes::{Changes, Refused, Work};
+use changes::Work;
+pub use changes::{Changes, Opened, Refused};
 
 /// Openings that one host holds; more are refused and reported as failed.
 pub const OPENINGS_MAX: usize = 65_536;
 /// Bans that one host holds; more are left out and counted.
 pub const BANS_MAX: usize = 65_536;
+
+/// Deadlines that differ by less are the same, told twice over a network.
+const SAME: Duration = Duration::from_secs(1);
 
 /// What is kept closed on this host and what counts as a knock there, as the fleet says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -173,6 +177,11 @@ impl Picture {
         self.openings.get(id)
     }
 
+    /// The opening of that id with its id, if it is held.
+    pub fn entry(&self, id: &str) -> Option<(&OpeningId, &Held)> {
+        self.openings.get_key_value(id)
+    }
+
     /// Forgets the parts of a snapshot whose stream ended before it was complete.
     pub fn stream_ended(&mut self) {
         self.staged = None;
@@ -198,14 +207,10 @@ impl Picture {
             return None;
         }
         let delta = self.difference(&whole, now);
-        let assert_all = !whole.reassertion || !self.told;
+        // What the kernel already has to the second needs no message and no report.
+        let only_news = whole.reassertion && self.told;
         self.told = true;
-        let mut changes = self.take_delta(delta, now);
-        if !assert_all {
-            // What the kernel already has to the second needs no message and no report.
-            changes.keep_only_news();
-        }
-        Some(changes)
+        Some(self.take(delta, now, only_news))
     }
 
     /// What turns the picture held into a snapshot's.
@@ -225,6 +230,10 @@ impl Picture {
 
     /// Takes in a change. The order is guard, withdrawals, bans, openings.
     pub fn take_delta(&mut self, delta: Delta, now: Instant) -> Changes {
+        self.take(delta, now, false)
+    }
+
+    fn take(&mut self, delta: Delta, now: Instant, only_news: bool) -> Changes {
         let mut work = Work::default();
         self.revision = delta.revision;
         if let Some(guard) = delta.guard.filter(|guard| *guard != self.guard) {
@@ -246,7 +255,7 @@ impl Picture {
         for order in delta.openings {
             self.hold(order, now, &mut work);
         }
-        work.finish(self, now)
+        work.finish(self, now, only_news)
     }
 
     fn manages(&self, source: Source) -> bool {
@@ -286,38 +295,46 @@ impl Picture {
     fn hold(&mut self, order: Order, now: Instant, work: &mut Work) {
         let Order { id, generation, source, ports, remaining } = order;
         let deadline = saturating(now, remaining);
-        let old = self.openings.get(&id);
-        if old.is_some_and(|held| held.generation > generation && held.deadline > now) {
-            // An order that was overtaken by its own refresh.
-            return;
-        }
-        if old.is_none() && self.openings.len() >= OPENINGS_MAX {
-            self.expire(now);
-            if self.openings.len() >= OPENINGS_MAX {
-                work.refused.push(Refused {
-                    id,
-                    generation,
-                    reason: format!("this host already holds {OPENINGS_MAX} openings, its limit"),
-                });
+        match self.openings.get(&id) {
+            Some(old) if old.generation > generation && old.deadline > now => {
+                // An order that was overtaken by its own refresh.
                 return;
             }
+            Some(old) => {
+                let same = old.generation == generation && old.source == source && old.ports == ports;
+                if same && old.deadline > now && distance(old.deadline, deadline) < SAME {
+                    // Said again: it keeps its deadline, as in the kernel.
+                    work.ordered(&id, generation, false);
+                    return;
+                }
+            }
+            None => {}
         }
+        if !self.has_room(&id, now) {
+            let reason = format!("this host already holds {OPENINGS_MAX} openings, its limit");
+            work.refused.push(Refused { id, generation, reason });
+            return;
+        }
+        work.ordered(&id, generation, true);
         let held = Held { generation, source, ports, deadline };
         if let Some(old) = self.openings.insert(id.clone(), held.clone()) {
-            let news = old.generation != generation || old.source != source || old.ports != held.ports;
-            let moved = distance(old.deadline, deadline) > Duration::from_secs(1);
-            work.ordered(&id, generation, news || moved || old.deadline <= now);
             for element in old.elements() {
                 self.release(element, &id, old.deadline);
                 work.touched.insert(element);
             }
-        } else {
-            work.ordered(&id, generation, true);
         }
         for element in held.elements() {
             self.holders.entry(element).or_default().insert((deadline, id.clone()));
             work.touched.insert(element);
         }
+    }
+
+    fn has_room(&mut self, id: &OpeningId, now: Instant) -> bool {
+        if self.openings.len() < OPENINGS_MAX || self.openings.contains_key(id) {
+            return true;
+        }
+        self.expire(now);
+        self.openings.len() < OPENINGS_MAX
     }
 
     fn release(&mut self, element: Element, id: &OpeningId, deadline: Instant) {

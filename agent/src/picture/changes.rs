@@ -40,8 +40,6 @@ pub struct Opened {
     pub id: OpeningId,
     /// Of the order.
     pub generation: u64,
-    /// Whether it differs from what was held before.
-    pub news: bool,
     /// What to add to the kernel's sets.
     pub elements: Vec<(Element, Duration)>,
 }
@@ -68,15 +66,11 @@ impl Changes {
             && self.shorten.is_empty()
             && self.open.is_empty()
     }
-
-    pub(super) fn keep_only_news(&mut self) {
-        self.open.retain(|opened| opened.news);
-    }
 }
 
 /// What a message touched, gathered while it is taken in.
 #[derive(Debug, Default)]
-pub struct Work {
+pub(super) struct Work {
     pub(super) guard: bool,
     pub(super) touched: HashSet<Element>,
     pub(super) cut: BTreeSet<Element>,
@@ -92,9 +86,12 @@ impl Work {
         self.ordered.push((id.clone(), generation, news));
     }
 
-    pub(super) fn finish(mut self, picture: &Picture, now: Instant) -> Changes {
+    pub(super) fn finish(mut self, picture: &Picture, now: Instant, only_news: bool) -> Changes {
         let mut open = Vec::with_capacity(self.ordered.len());
         for (id, generation, news) in self.ordered {
+            if only_news && !news {
+                continue;
+            }
             let Some(held) = picture.openings.get(&id) else {
                 continue;
             };
@@ -105,7 +102,7 @@ impl Work {
                     elements.push((element, deadline.duration_since(now)));
                 }
             }
-            open.push(Opened { id, generation, news, elements });
+            open.push(Opened { id, generation, elements });
         }
         let (mut close, mut shorten) = (Vec::new(), Vec::new());
         for element in self.touched {

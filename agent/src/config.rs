@@ -1,0 +1,251 @@
+//! The agent's settings: flags, environment variables and a file, checked whole before anything is touched.
+
+use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Parser, ValueEnum};
+use fleetknock_core::{
+    host::{HostName, Labels},
+    network,
+};
+use fleetknock_proto::limits;
+use fleetknock_runtime::{config::ConfigError, log};
+use ipnet::IpNet;
+use tonic::transport::Uri;
+
+use crate::firewall::{AcceptIn, Kind};
+
+/// The port of a controller when its URL names none.
+pub const CONTROLLER_PORT: u16 = 7600;
+/// Controllers that an agent can be told of.
+pub const CONTROLLERS_MAX: usize = 64;
+/// Reconciling is cheap, but not free: the kernel's rules and elements are read.
+const RECONCILE_SHORTEST: Duration = Duration::from_secs(1);
+const RECONCILE_LONGEST: Duration = Duration::from_secs(3600);
+
+const EXAMPLES: &str = "\
+Examples:
+  fleetknock-agent --host edge-1 --label role=edge --controller http://10.0.0.1:7600 --insecure
+      an agent in a lab, in plain text
+  fleetknock-agent --host bastion-1 --controller http://10.0.0.1:7600,http://10.0.0.2:7600 --insecure \\
+      --management 192.0.2.0/24 --state /var/lib/fleetknock/agent --http 127.0.0.1:9600
+      with two controllers, a network that always passes, a guard that is up before the network, and metrics
+  fleetknock-agent --config /etc/fleetknock/agent.yaml --check-config
+      whether the settings are valid
+
+Every flag can also be given as FLEETKNOCK_FLAG_NAME in the environment, or as `flag-name:` in the file.";
+
+/// Captures knocks on this host, reports them, keeps guard and applies openings.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "fleetknock-agent", version, after_help = EXAMPLES)]
+pub struct Settings {
+    /// This host's name, unique in the fleet
+    #[arg(long, value_name = "NAME")]
+    pub host: HostName,
+
+    /// A label of this host by which doors choose it; can be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub label: Vec<Label>,
+
+    /// The controllers, http://HOST:PORT; one of them is used at a time
+    #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
+    pub controller: Vec<ControllerUrl>,
+
+    /// How ports are guarded: auto, nftables, iptables or dry-run
+    #[arg(long, value_name = "DRIVER", default_value = "auto")]
+    pub firewall: Kind,
+
+    /// The only interfaces on which knocks count; all but loopback unless given
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = interface)]
+    pub interface: Vec<String>,
+
+    /// Networks that pass this host's guard and are never banned
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = network::parse)]
+    pub management: Vec<IpNet>,
+
+    /// A directory in which the agent remembers what to guard, so that guard is up before the network is
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+
+    /// What becomes of the guard when the agent is stopped
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnExit::Keep)]
+    pub on_exit: OnExit,
+
+    /// A chain of this host's own firewall in which openings are accepted, such as inet/filter/input or INPUT
+    #[arg(long, value_name = "CHAIN")]
+    pub accept_in: Option<AcceptIn>,
+
+    /// Where to serve /live, /ready and /metrics over HTTP; not at all unless given
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
+
+    /// What is logged, such as info or fleetknock_agent=debug
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log: String,
+
+    /// How it is logged
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = log::Format::Human)]
+    pub log_format: log::Format,
+
+    /// A YAML file of settings: `name: value`
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Check the settings and exit
+    #[arg(long)]
+    pub check_config: bool,
+
+    /// Talk to controllers in plain text: anybody on the way can open doors. For labs
+    #[arg(long)]
+    pub insecure: bool,
+
+    /// How often the kernel is compared with what it should hold
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = reconcile_interval)]
+    pub reconcile_interval: Duration,
+}
+
+/// What becomes of the guard when the agent is stopped with SIGTERM or SIGINT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OnExit {
+    /// Guarded ports stay closed; openings end by their time.
+    #[default]
+    Keep,
+    /// Everything of ours is removed: the ports are open to everybody.
+    Open,
+}
+
+impl Settings {
+    /// Checks what no single setting can.
+    ///
+    /// # Errors
+    /// When settings contradict each other or are too many.
+    pub fn checked(self) -> Result<Self, ConfigError> {
+        let refuse = |reason: String| Err(ConfigError::Flags { reason });
+        if let Err(error) = self.labels() {
+            return refuse(format!("label: {error}"));
+        }
+        if let Err(error) = log::check(&self.log) {
+            return refuse(error.to_string());
+        }
+        if self.management.len() > limits::ADDRESSES_MAX {
+            return refuse(format!("management: more than {} networks", limits::ADDRESSES_MAX));
+        }
+        if self.controller.len() > CONTROLLERS_MAX {
+            return refuse(format!("controller: more than {CONTROLLERS_MAX} URLs"));
+        }
+        if let Some(url) = self.controller.iter().find(|url| url.is_secure()) {
+            return refuse(format!(
+                "controller: '{url}' is wrong: this version has no TLS yet, mutual TLS comes later; use http:// with \
+                 --insecure on a network you trust"
+            ));
+        }
+        if let Some(url) = self.controller.first().filter(|_| !self.insecure) {
+            return refuse(format!(
+                "controller: '{url}' is plain text, with which anybody on the way can open doors; give --insecure to \
+                 accept that"
+            ));
+        }
+        Ok(self)
+    }
+
+    /// This host's labels.
+    ///
+    /// # Errors
+    /// When a key comes twice with different values, or there are too many.
+    pub fn labels(&self) -> Result<Labels, fleetknock_core::host::LabelError> {
+        Labels::new(self.label.iter().map(|label| (label.key.clone(), label.value.clone())))
+    }
+
+    /// The networks that pass this host's guard.
+    pub fn own_management(&self) -> BTreeSet<IpNet> {
+        self.management.iter().copied().collect()
+    }
+}
+
+/// One label, written `KEY=VALUE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    key: String,
+    value: String,
+}
+
+impl FromStr for Label {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((key, value)) = text.split_once('=') else {
+            return Err("a label is written KEY=VALUE, such as role=edge".to_owned());
+        };
+        Labels::new([(key.to_owned(), value.to_owned())]).map_err(|error| error.to_string())?;
+        Ok(Self { key: key.to_owned(), value: value.to_owned() })
+    }
+}
+
+/// Where a controller is: `http://HOST[:PORT]`, or `https://` once there is TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerUrl(Uri);
+
+impl ControllerUrl {
+    /// The URL with its port.
+    pub fn uri(&self) -> &Uri {
+        &self.0
+    }
+
+    /// Whether it asks for TLS.
+    pub fn is_secure(&self) -> bool {
+        self.0.scheme_str() == Some("https")
+    }
+}
+
+impl FromStr for ControllerUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "a controller is written http://HOST:PORT, such as http://10.0.0.1:7600".to_owned();
+        let uri: Uri = text.parse().map_err(|_| wrong())?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(wrong());
+        };
+        let bare =
+            matches!(uri.path(), "" | "/") && uri.query().is_none() && !authority.as_str().contains('@');
+        if !matches!(scheme, "http" | "https") || !bare || authority.host().is_empty() {
+            return Err(wrong());
+        }
+        let port = match authority.port() {
+            Some(port) => port.as_str().parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong)?,
+            None if authority.as_str().ends_with(':') => return Err(wrong()),
+            None => CONTROLLER_PORT,
+        };
+        let whole = format!("{scheme}://{}:{port}/", authority.host());
+        whole.parse().map(Self).map_err(|_| wrong())
+    }
+}
+
+impl fmt::Display for ControllerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.0.scheme_str().unwrap_or_default();
+        write!(f, "{scheme}://{}", self.0.authority().map_or("", |authority| authority.as_str()))
+    }
+}
+
+/// Linux's names of interfaces: 1 to 15 bytes (IFNAMSIZ) without `/`, `:` and blanks.
+fn interface(text: &str) -> Result<String, String> {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || c == '/' || c == ':';
+    if text.is_empty() || text.len() > 15 || text.contains(odd) || text == "." || text == ".." {
+        return Err(
+            "an interface's name has 1 to 15 characters without blanks, '/' and ':', such as eth0".to_owned()
+        );
+    }
+    Ok(text.to_owned())
+}
+
+fn reconcile_interval(text: &str) -> Result<Duration, String> {
+    let interval: Duration =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 10s or 1m"))?;
+    if !(RECONCILE_SHORTEST..=RECONCILE_LONGEST).contains(&interval) {
+        return Err("it must be from 1s to 1h".to_owned());
+    }
+    Ok(interval)
+}
+
+#[cfg(test)]
+mod tests;

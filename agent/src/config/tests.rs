@@ -1,0 +1,104 @@
+use std::ffi::OsString;
+
+use fleetknock_runtime::config::load_with;
+
+use super::*;
+
+const WHOLE: [&str; 6] = ["agent", "--host", "edge-1", "--controller", "http://10.0.0.1", "--insecure"];
+
+#[test]
+fn what_is_needed_is_enough() {
+    let settings = load(&[]).unwrap();
+    assert_eq!(settings.host.as_str(), "edge-1");
+    assert_eq!(settings.controller[0].to_string(), "http://10.0.0.1:7600");
+    assert_eq!(settings.firewall, Kind::Auto);
+    assert_eq!(settings.on_exit, OnExit::Keep);
+    assert_eq!(settings.reconcile_interval, Duration::from_secs(10));
+}
+
+#[test]
+fn everything_can_be_given() {
+    let settings = load(&[
+        "--label=role=edge,zone=a",
+        "--label=tier=",
+        "--controller=http://[2001:db8::1]:7601,http://c.example/",
+        "--management=192.0.2.0/24,2001:db8::7",
+        "--interface=eth0,wg0",
+        "--accept-in=inet/filter/input",
+        "--reconcile-interval=1m",
+        "--on-exit=open",
+    ])
+    .unwrap();
+    let labels: Vec<_> = settings.labels().unwrap().iter().map(|(k, v)| format!("{k}={v}")).collect();
+    assert_eq!(labels, ["role=edge", "tier=", "zone=a"]);
+    let urls: Vec<_> = settings.controller.iter().map(ToString::to_string).collect();
+    assert_eq!(urls, ["http://10.0.0.1:7600", "http://[2001:db8::1]:7601", "http://c.example:7600"]);
+    assert_eq!(settings.own_management().len(), 2);
+    assert_eq!(settings.reconcile_interval, Duration::from_secs(60));
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_line_with_the_setting_the_value_and_the_remedy() {
+    for (flags, said) in [
+        (
+            &["--label=edge"][..],
+            "--label: 'edge' is wrong (flag): a label is written KEY=VALUE, such as role=edge",
+        ),
+        (
+            &["--label=role=a", "--label=role=b"],
+            "label: the label 'role' is given twice with different values",
+        ),
+        (
+            &["--management=10.1.0.0/8"],
+            "--management: '10.1.0.0/8' is wrong (flag): '10.1.0.0/8' has bits set",
+        ),
+        (
+            &["--controller=10.0.0.1:7600"],
+            "--controller: '10.0.0.1:7600' is wrong (flag): a controller is written",
+        ),
+        (
+            &["--controller=http://u@h:1"],
+            "--controller: 'http://u@h:1' is wrong (flag): a controller is written",
+        ),
+        (&["--controller=http://h:0"], "--controller: 'http://h:0' is wrong (flag): a controller is written"),
+        (&["--controller=https://h"], "controller: 'https://h:7600' is wrong: this version has no TLS yet"),
+        (&["--firewall=pf"], "--firewall: 'pf' is wrong (flag): unknown firewall 'pf'; it must be auto"),
+        (&["--interface=a/b"], "--interface: 'a/b' is wrong (flag): an interface's name has 1 to 15"),
+        (
+            &["--reconcile-interval=0s"],
+            "--reconcile-interval: '0s' is wrong (flag): it must be from 1s to 1h",
+        ),
+        (&["--log=fleet=loud"], "log: 'fleet=loud' is not a log filter"),
+        (&["--accept-in=-X"], "--accept-in: '-X' is wrong (flag): accept-in '-X' is not a chain"),
+    ] {
+        let error = load(flags).unwrap_err();
+        let shown = error.to_string();
+        assert!(shown.starts_with(said) && !shown.contains('\n'), "{flags:?}: {shown}");
+        assert_eq!(error.exit_code(), 64);
+    }
+}
+
+#[test]
+fn plain_text_is_only_taken_with_insecure() {
+    let error = load_args(&WHOLE[..5]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("controller: 'http://10.0.0.1:7600' is plain text") && error.contains("--insecure"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_host_name_and_a_controller_are_required() {
+    let error = load_args(&["agent"]).unwrap_err().to_string();
+    assert!(error.contains("host is missing: give --host <NAME>"), "{error}");
+    assert!(error.contains("controller is missing: give --controller <URL>"), "{error}");
+}
+
+fn load(more: &[&str]) -> Result<Settings, ConfigError> {
+    load_args(&WHOLE.iter().chain(more).copied().collect::<Vec<_>>())
+}
+
+fn load_args(args: &[&str]) -> Result<Settings, ConfigError> {
+    let args = args.iter().map(OsString::from);
+    load_with::<Settings>(args, &|_| None)?.checked()
+}

@@ -1,0 +1,446 @@
+//! The agent's one loop: it owns the picture and the window, and everything that happens comes by here.
+//!
+//! ```text
+//!   capture thread ──Sighting──▶ ┌────────┐ ──ObservationBatch, results, reports──▶ link ──▶ controller
+//!                                │ driver │ ◀──Welcome, Probe, Snapshot, Delta──── link ◀── controller
+//!   firewall thread ◀──Task───── │  loop  │
+//!   firewall thread ──Outcome──▶ └────────┘ ──▶ state file, metrics
+//! ```
+//!
+//! Every queue is bounded: sightings in front of the loop ([`crate::capture::QUEUE_MAX`]), tasks and outcomes
+//! (`hand`), messages to the controller ([`crate::link::OUTBOUND_MAX`]), observations ([`crate::window`]), results
+//! (`RESULTS_MAX`). What waits for the link waits in the window; what waits for the kernel stops the link from being
+//! read.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use fleetknock_proto::v1::{self, AgentMessage};
+use fleetknock_runtime::{clock, ready::Latch};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Interval, MissedTickBehavior, interval, interval_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    capture::{CaptureHandle, KnockSpace, Sighting},
+    config::{ControllerUrl, OnExit},
+    firewall::Firewall,
+    link::{Event, Link, OUTBOUND_URGENT},
+    picture::{OpeningId, Picture},
+    window::{OBSERVATIONS_MAX, Window},
+};
+
+pub mod hand;
+mod hear;
+pub mod metrics;
+mod report;
+pub mod state;
+
+use hand::{Hand, Outcome, Task};
+use metrics::Metrics;
+use state::{Saved, StateError, StateFile};
+
+/// Sightings taken from the queue at once: as many as one message may carry.
+const BATCH_MAX: usize = fleetknock_proto::limits::OBSERVATIONS_MAX;
+/// Results that wait for the link; the oldest goes, and the next first snapshot brings it again.
+const RESULTS_MAX: usize = 65_536;
+/// Counters, warnings and the state file are looked at this often.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
+/// What stands in the way of openings changes with other people's firewalls.
+const INSPECT_EVERY: Duration = Duration::from_secs(60);
+
+/// What the driver needs of a capture.
+pub trait Ears: Send {
+    /// Makes other ports count.
+    fn set_space(&self, space: KnockSpace);
+    /// Totals so far.
+    fn totals(&self) -> Heard;
+}
+
+/// What a capture has seen and lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Knocks.
+    pub captured: u64,
+    /// Packets that passed the kernel filter and were lost before they were read.
+    pub kernel: u64,
+    /// Knocks lost because the queue was full.
+    pub queue: u64,
+    /// Packets that could not be parsed.
+    pub malformed: u64,
+    /// Knocks beyond what one source may send.
+    pub source_limit: u64,
+}
+
+impl Ears for CaptureHandle {
+    fn set_space(&self, space: KnockSpace) {
+        Self::set_space(self, space);
+    }
+
+    fn totals(&self) -> Heard {
+        let counters = self.counters();
+        Heard {
+            captured: counters.captured.value(),
+            kernel: counters.kernel_drops.value(),
+            queue: counters.queue_drops.value(),
+            malformed: counters.malformed.value(),
+            source_limit: counters.source_limit(),
+        }
+    }
+}
+
+/// What a driver is made of.
+pub struct Parts {
+    /// Says who this host is; addresses and revision are filled in.
+    pub hello: v1::Hello,
+    /// One of them is attached to at a time.
+    pub controllers: Vec<ControllerUrl>,
+    /// What this host should hold, as far as is remembered.
+    pub picture: Picture,
+    /// Whether something is remembered: it is asserted until a controller says what holds.
+    pub remembered: bool,
+    /// The driver of the kernel's firewall.
+    pub firewall: Box<dyn Firewall>,
+    /// What is captured.
+    pub sightings: mpsc::Receiver<Sighting>,
+    /// Steers the capture.
+    pub ears: Box<dyn Ears>,
+    /// Where the picture is remembered.
+    pub state: Option<StateFile>,
+    /// How often the kernel is compared with the picture.
+    pub reconcile_every: Duration,
+    /// What becomes of the guard on a clean stop.
+    pub on_exit: OnExit,
+    /// Instruments.
+    pub metrics: Metrics,
+    /// Released when the guard was written.
+    pub guard_latch: Latch,
+    /// Released when a controller was reached once.
+    pub controller_latch: Latch,
+}
+
+/// The loop and what it owns.
+pub struct Driver {
+    link: Link,
+    session: Option<Session>,
+    picture: Picture,
+    remembered: bool,
+    window: Window<Sighting>,
+    hand: Hand,
+    sightings: mpsc::Receiver<Sighting>,
+    ears: Box<dyn Ears>,
+    space: KnockSpace,
+    state: Option<StateFile>,
+    saving: Option<JoinHandle<Result<(), StateError>>>,
+    save_after: Option<Instant>,
+    on_exit: OnExit,
+    metrics: Metrics,
+    guard_latch: Latch,
+    controller_latch: Latch,
+    results: VecDeque<v1::OpeningResult>,
+    /// Openings that the kernel did not take; a reconcile that succeeds makes them good.
+    failed: HashMap<OpeningId, u64>,
+    reconcile_due: bool,
+    repairs: u64,
+    last_repair: String,
+    inspected: Vec<String>,
+    /// What does not work now, by what it is.
+    troubles: BTreeMap<&'static str, String>,
+    addresses: Vec<String>,
+    last_report: Option<(Instant, v1::HostReport)>,
+    reconcile_every: Duration,
+}
+
+/// A stream that a controller accepted.
+struct Session {
+    outbound: mpsc::Sender<AgentMessage>,
+    /// Observations wait for Welcome.
+    welcomed: bool,
+    /// The first complete snapshot was taken in.
+    told: bool,
+}
+
+impl Driver {
+    /// Puts the parts together; the link dials as soon as the driver runs.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn new(parts: Parts) -> anyhow::Result<Self> {
+        let addresses = report::addresses();
+        let hello =
+            v1::Hello { addresses: addresses.clone(), revision: parts.picture.revision(), ..parts.hello };
+        Ok(Self {
+            link: Link::new(parts.controllers, hello, rand::random_range(0..usize::MAX))?,
+            session: None,
+            space: space(&parts.picture),
+            picture: parts.picture,
+            remembered: parts.remembered,
+            window: Window::new(OBSERVATIONS_MAX),
+            hand: Hand::start(parts.firewall).context("cannot start the firewall's thread")?,
+            sightings: parts.sightings,
+            ears: parts.ears,
+            state: parts.state,
+            saving: None,
+            save_after: None,
+            on_exit: parts.on_exit,
+            metrics: parts.metrics,
+            guard_latch: parts.guard_latch,
+            controller_latch: parts.controller_latch,
+            results: VecDeque::new(),
+            failed: HashMap::new(),
+            reconcile_due: false,
+            repairs: 0,
+            last_repair: String::new(),
+            inspected: Vec::new(),
+            troubles: BTreeMap::new(),
+            addresses,
+            last_report: None,
+            reconcile_every: parts.reconcile_every,
+        })
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// When the capture or the firewall's thread ends, without which an agent is pointless.
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut housekeeping = calm(interval(HOUSEKEEPING_EVERY));
+        let mut inspect = calm(interval(INSPECT_EVERY));
+        let begin = tokio::time::Instant::now() + self.reconcile_every;
+        let mut reconcile = calm(interval_at(begin, self.reconcile_every));
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                outcome = self.hand.outcome() => {
+                    self.settle(outcome.context("the firewall's thread ended; the log above says why")?);
+                }
+                event = self.link.next(), if self.hand.has_room() => self.follow(event),
+                _ = housekeeping.tick() => self.keep_house().await,
+                _ = reconcile.tick() => self.reconcile(),
+                _ = inspect.tick() => drop(self.hand.give(Task::Inspect)),
+                taken = self.sightings.recv_many(&mut batch, BATCH_MAX) => {
+                    anyhow::ensure!(taken > 0, "the capture ended; the log above says why");
+                    let now = Instant::now();
+                    for sighting in batch.drain(..) {
+                        self.window.push(sighting, now);
+                    }
+                    self.say();
+                }
+                () = room(self.session.as_ref()), if self.has_unsaid() => self.say(),
+            }
+        }
+        self.stop().await
+    }
+
+    fn follow(&mut self, event: Event) {
+        match event {
+            Event::Attached(outbound) => {
+                self.session = Some(Session { outbound, welcomed: false, told: false });
+            }
+            Event::Heard(message) => {
+                let heard = Instant::now();
+                let heard_us = clock::now_micros();
+                if let Some(kind) = message.kind
+                    && let Err(error) = self.hear(kind, heard, heard_us)
+                {
+                    self.link.leave(&format!("it said something wrong: {error}"), false);
+                    self.detach();
+                }
+            }
+            Event::Lost => self.detach(),
+        }
+        self.say();
+    }
+
+    /// The stream is gone: guard and openings stay as they are.
+    fn detach(&mut self) {
+        self.session = None;
+        self.results.clear();
+        self.last_report = None;
+        self.picture.stream_ended();
+        self.metrics.link_up.set(0);
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Applied { results, failures, guarded } => {
+                if guarded {
+                    self.guard_latch.release();
+                }
+                for failure in failures {
+                    self.metrics.firewall_failures.inc();
+                    self.trouble("order", Some(failure));
+                    self.reconcile_due = true;
+                }
+                for result in results {
+                    self.add_result(result);
+                }
+            }
+            Outcome::Asserted(result) => {
+                if result.is_ok() {
+                    self.guard_latch.release();
+                }
+                self.trouble(
+                    "guard",
+                    result.err().map(|error| format!("the guard cannot be written: {error}")),
+                );
+            }
+            Outcome::Inspected(Ok(warnings)) => {
+                for warning in warnings.iter().filter(|warning| !self.inspected.contains(warning)) {
+                    tracing::warn!("{warning}");
+                }
+                self.inspected = warnings;
+                self.trouble("inspection", None);
+            }
+            Outcome::Inspected(Err(error)) => {
+                self.trouble("inspection", Some(format!("the firewall cannot be inspected: {error}")));
+            }
+            Outcome::Reconciled(Ok(repairs)) => {
+                self.guard_latch.release();
+                self.trouble("order", None);
+                self.trouble("reconcile", None);
+                self.make_good();
+                if !repairs.said.is_empty() {
+                    self.repairs += 1;
+                    self.last_repair = repairs.said.join("; ");
+                    self.metrics.repairs.inc();
+                    tracing::warn!(
+                        repairs = self.last_repair,
+                        "the kernel differed from the picture and was repaired"
+                    );
+                }
+            }
+            Outcome::Reconciled(Err(error)) => {
+                self.metrics.firewall_failures.inc();
+                self.trouble("reconcile", Some(format!("the kernel cannot be reconciled: {error}")));
+            }
+            Outcome::Removed(Ok(())) => tracing::info!("guard and openings were removed: the ports are open"),
+            Outcome::Removed(Err(error)) => tracing::error!(%error, "guard and openings cannot be removed"),
+        }
+        self.say();
+    }
+
+    /// Notes that something does not work, or works again, and says so once.
+    fn trouble(&mut self, what: &'static str, said: Option<String>) {
+        match said {
+            Some(said) => {
+                if self.troubles.get(what) != Some(&said) {
+                    tracing::error!("{said}");
+                    self.troubles.insert(what, said);
+                }
+            }
+            None => {
+                if let Some(old) = self.troubles.remove(what) {
+                    tracing::info!("no longer: {old}");
+                }
+            }
+        }
+    }
+
+    /// Compares the kernel with the picture; before any controller has spoken, only adds what is remembered.
+    fn reconcile(&mut self) {
+        let given = if self.picture.was_told() {
+            self.hand.give(Task::Reconcile(Box::new(self.picture.desired(Instant::now()))))
+        } else if self.remembered {
+            self.hand.give(Task::Assert(Box::new(self.picture.desired(Instant::now()))))
+        } else {
+            true
+        };
+        self.reconcile_due = !given;
+    }
+
+    async fn keep_house(&mut self) {
+        let now = Instant::now();
+        self.window.forget(now);
+        self.picture.expire(now);
+        let picture = &self.picture;
+        self.failed
+            .retain(|id, generation| picture.opening(id).is_some_and(|held| held.generation == *generation));
+        if self.reconcile_due {
+            self.reconcile();
+        }
+        self.show();
+        self.save_if_due(now).await;
+        self.say();
+    }
+
+    /// The picture changed: it is written soon. A full one is written less often.
+    fn remember(&mut self) {
+        if self.state.is_some() && self.save_after.is_none() {
+            let patience = Duration::from_millis(self.picture.openings().count() as u64 / 5);
+            self.save_after = Some(Instant::now() + patience);
+        }
+    }
+
+    async fn save_if_due(&mut self, now: Instant) {
+        if let Some(saving) = self.saving.take_if(|saving| saving.is_finished()) {
+            let said = match saving.await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(error) => Some(format!("the picture cannot be written: {error}")),
+            };
+            self.trouble("state", said);
+        }
+        if self.saving.is_none()
+            && self.save_after.is_some_and(|after| after <= now)
+            && let Some(file) = self.state.clone()
+        {
+            self.save_after = None;
+            let saved = Saved::of(&self.picture, now, clock::now_micros());
+            self.saving = Some(tokio::task::spawn_blocking(move || file.save(&saved)));
+        }
+    }
+
+    /// Ends in order: what was given to the firewall is done, the picture is written.
+    async fn stop(mut self) -> anyhow::Result<()> {
+        self.session = None;
+        let last = (self.on_exit == OnExit::Open).then_some(Task::Remove);
+        for outcome in self.hand.finish(last).await {
+            self.settle(outcome);
+        }
+        if let Some(saving) = self.saving.take() {
+            let _ = saving.await;
+        }
+        if let Some(file) = self.state.take() {
+            let saved = Saved::of(&self.picture, Instant::now(), clock::now_micros());
+            tokio::task::spawn_blocking(move || file.save(&saved)).await??;
+        }
+        Ok(())
+    }
+}
+
+/// The ports on which knocks count; until a controller has named them, all.
+pub fn space(picture: &Picture) -> KnockSpace {
+    let guard = picture.fleet_guard();
+    let mut space = KnockSpace { guarded: guard.ports.clone(), ..KnockSpace::default() };
+    if !guard.knock_space.is_empty() || picture.was_told() {
+        space.ranges = guard.knock_space.clone();
+        space.icmp = guard.icmp;
+    }
+    space
+}
+
+/// Done when observations can be sent: answers to probes, results and reports keep some room for themselves.
+async fn room(session: Option<&Session>) {
+    let closed = match session {
+        Some(session) => session.outbound.reserve_many(OUTBOUND_URGENT + 1).await.is_err(),
+        None => true,
+    };
+    if closed {
+        // The link says so when it is read next.
+        std::future::pending::<()>().await;
+    }
+}
+
+fn calm(mut interval: Interval) -> Interval {
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}

@@ -1,0 +1,104 @@
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use super::*;
+
+const SECOND_US: u64 = 1_000_000;
+const NOW_US: u64 = 1_795_361_411 * SECOND_US;
+
+#[test]
+fn what_is_saved_comes_back_with_what_is_left_of_its_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = StateFile::open(&directory.path().join("a/b")).unwrap();
+    assert_eq!(file.load().unwrap(), None);
+    let now = Instant::now();
+    file.save(&Saved::of(&picture(now), now, NOW_US)).unwrap();
+    let mode = fs::metadata(file.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(!file.new_path().exists());
+
+    let delta = file.load().unwrap().unwrap().into_delta(NOW_US + 10 * SECOND_US);
+    assert_eq!(delta.revision, 7);
+    assert_eq!(delta.guard.as_ref(), Some(picture(now).fleet_guard()));
+    let left: Vec<_> = delta.openings.iter().map(|order| (&*order.id, order.remaining.as_secs())).collect();
+    assert_eq!(left, [("long", 50)], "the short one is over");
+    assert_eq!(delta.bans[0].1.as_secs(), 90);
+}
+
+#[test]
+fn a_clock_set_back_prolongs_nothing_beyond_the_longest_opening() {
+    let now = Instant::now();
+    let delta = Saved::of(&picture(now), now, NOW_US).into_delta(0);
+    assert!(delta.openings.iter().all(|order| order.remaining == OPEN_FOR_MAX));
+}
+
+#[test]
+fn a_damaged_file_is_refused_with_a_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = StateFile::open(directory.path()).unwrap();
+    let now = Instant::now();
+    let good = serde_json::to_string(&Saved::of(&picture(now), now, NOW_US)).unwrap();
+    for bad in [
+        String::new(),
+        "[]".to_owned(),
+        good[..good.len() / 2].to_owned(),
+        good.replace("\"format\":1", "\"format\":2"),
+        good.replace("tcp/22", "tcp/0"),
+        good.replace("203.0.113.5", "224.0.0.1"),
+        good.replace("\"icmp\"", "\"extra\":1,\"icmp\""),
+    ] {
+        fs::write(file.path(), &bad).unwrap();
+        let error = file.load().unwrap_err().to_string();
+        assert!(error.contains("is damaged") && error.contains("remove it"), "{bad}: {error}");
+    }
+    fs::remove_file(file.path()).unwrap();
+    symlink("/dev/zero", file.path()).unwrap();
+    assert!(file.load().is_err(), "a link is not followed");
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_an_error_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let occupied = directory.path().join("file");
+    fs::write(&occupied, "").unwrap();
+    let error = StateFile::open(&occupied).unwrap_err().to_string();
+    assert!(error.contains("(--state)"), "{error}");
+}
+
+#[test]
+fn a_crash_while_writing_leaves_the_old() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = StateFile::open(directory.path()).unwrap();
+    let now = Instant::now();
+    let saved = Saved::of(&picture(now), now, NOW_US);
+    file.save(&saved).unwrap();
+    fs::write(file.new_path(), "half").unwrap();
+    assert_eq!(file.load().unwrap(), Some(saved.clone()));
+    file.save(&saved).unwrap();
+    assert_eq!(file.load().unwrap(), Some(saved));
+}
+
+fn picture(now: Instant) -> Picture {
+    let mut picture = Picture::default();
+    let order = |id: &str, seconds| Order {
+        id: id.into(),
+        generation: 3,
+        source: "203.0.113.5".parse().unwrap(),
+        ports: ["tcp/22".parse().unwrap()].into(),
+        remaining: Duration::from_secs(seconds),
+    };
+    let guard = FleetGuard {
+        ports: ["tcp/22".parse().unwrap()].into(),
+        knock_space: vec!["tcp/1-65535".parse().unwrap()],
+        icmp: true,
+        management: ["192.0.2.0/24".parse().unwrap()].into(),
+    };
+    let delta = Delta {
+        revision: 7,
+        guard: Some(guard),
+        openings: vec![order("long", 60), order("short", 5)],
+        bans: vec![("203.0.113.9".parse().unwrap(), Duration::from_secs(100))],
+        ..Delta::default()
+    };
+    picture.take_delta(delta, now);
+    picture
+}

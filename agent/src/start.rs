@@ -1,0 +1,213 @@
+//! Puts the parts together, guard first: what is remembered stands in the kernel before the network is touched.
+
+use std::{
+    io::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use caps::{CapSet, Capability};
+use fleetknock_proto::v1;
+use fleetknock_runtime::{
+    admin::Admin,
+    clock,
+    drain::{Drain, Signals},
+    exit, log,
+    ready::Readiness,
+};
+use prometheus_client::registry::Registry;
+
+use crate::{
+    capture::{self, CaptureError},
+    config::Settings,
+    driver::{Driver, Parts, hand, metrics::Metrics, space, state::StateFile},
+    firewall::{self, Firewall, FirewallError, Kind, Options},
+    picture::Picture,
+};
+
+/// The loop is one task; the second thread answers scrapes and dials.
+const WORKERS: usize = 2;
+/// What was given to the firewall ends within this time when the agent is stopped.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Runs an agent until it is told to stop.
+///
+/// # Errors
+/// When a capability is missing (exit code 77), a part cannot start, or one without which the agent is pointless ends.
+pub fn run(settings: Settings) -> anyhow::Result<()> {
+    if settings.check_config {
+        return Ok(writeln!(std::io::stdout(), "configuration is valid")?);
+    }
+    check_capabilities(settings.firewall)?;
+    log::init(settings.log_format, &settings.log)?;
+    tracing::info!(host = %settings.host, version = env!("CARGO_PKG_VERSION"), "the agent starts");
+    tracing::warn!(
+        controllers = settings.controller.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        "INSECURE: controllers are spoken to in plain text; whoever is on the way can open doors"
+    );
+
+    let options = Options { accept_in: settings.accept_in.clone(), ..Options::default() };
+    let mut firewall = firewall::choose(settings.firewall, options).map_err(firewall_error)?;
+    let state = settings.state.as_deref().map(StateFile::open).transpose();
+    let state = state.map_err(|error| exit::coded(exit::IO, error))?;
+    let mut picture = Picture::new(settings.own_management());
+    let remembered = recall(state.as_ref(), &mut picture, &mut *firewall);
+
+    exit::block_on(Some(WORKERS), serve(settings, firewall, state, picture, remembered))
+}
+
+async fn serve(
+    settings: Settings,
+    firewall: Box<dyn Firewall>,
+    state: Option<StateFile>,
+    picture: Picture,
+    remembered: Remembered,
+) -> anyhow::Result<()> {
+    let signals = Signals::install().context("cannot install the signal handlers")?;
+    let admin = match settings.http {
+        Some(address) => Some(Admin::bind("--http", address).await?),
+        None => None,
+    };
+    let readiness = Readiness::new();
+    let (capture_latch, guard_latch, controller_latch) = (
+        readiness.latch("capture open"),
+        readiness.latch("guard written"),
+        readiness.latch("controller reached"),
+    );
+    if remembered == Remembered::Guarded {
+        guard_latch.release();
+    }
+    let mut registry = Registry::default();
+    let metrics = Metrics::default();
+    metrics.register(&mut registry);
+    let drain = Drain::new();
+    if let Some(admin) = admin {
+        let stop = drain.token();
+        drain.spawn_vital("admin server", async move {
+            Ok(admin.serve(readiness, Arc::new(registry), stop).await?)
+        });
+    }
+
+    let (ears, sightings) = capture::start(capture::Settings {
+        interfaces: settings.interface.iter().cloned().collect(),
+        space: space(&picture),
+    })
+    .map_err(capture_error)?;
+    capture_latch.release();
+
+    let driver = Driver::new(Parts {
+        hello: hello(&settings, firewall.name())?,
+        controllers: settings.controller.clone(),
+        picture,
+        remembered: remembered != Remembered::Nothing,
+        firewall,
+        sightings,
+        ears: Box::new(ears),
+        state,
+        reconcile_every: settings.reconcile_interval,
+        on_exit: settings.on_exit,
+        metrics,
+        guard_latch,
+        controller_latch,
+    })?;
+    drain.spawn_vital("driver", driver.run(drain.token()));
+    drain.wait(signals, GRACE).await?;
+    drop(capture_latch);
+    tracing::info!("the agent stops");
+    Ok(())
+}
+
+/// What came of the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remembered {
+    /// There is none: what the kernel holds stays until a controller speaks.
+    Nothing,
+    /// It could not be written to the kernel yet.
+    Unwritten,
+    /// It stands in the kernel.
+    Guarded,
+}
+
+/// Brings back what was guarded before the restart. Nothing is taken out of the kernel: the memory may be older.
+fn recall(state: Option<&StateFile>, picture: &mut Picture, firewall: &mut dyn Firewall) -> Remembered {
+    let saved = match state.map(StateFile::load).transpose() {
+        Ok(saved) => saved.flatten(),
+        Err(error) => {
+            // The guard in the kernel outlives the agent, so starting without a memory opens nothing.
+            tracing::error!(%error, "nothing is remembered");
+            None
+        }
+    };
+    let Some(saved) = saved else { return Remembered::Nothing };
+    let now = Instant::now();
+    picture.take_delta(saved.into_delta(clock::now_micros()), now);
+    let desired = picture.desired(now);
+    match hand::assert(firewall, &desired) {
+        Ok(()) => {
+            tracing::info!(
+                ports = desired.guard.ports.len(),
+                openings = desired.openings.len(),
+                bans = desired.bans.len(),
+                "the remembered guard stands"
+            );
+            Remembered::Guarded
+        }
+        Err(error) => {
+            tracing::error!(%error, "the remembered guard cannot be written yet");
+            Remembered::Unwritten
+        }
+    }
+}
+
+fn hello(settings: &Settings, firewall: &str) -> anyhow::Result<v1::Hello> {
+    Ok(v1::Hello {
+        host: settings.host.to_string(),
+        labels: fleetknock_proto::convert::labels_message(&settings.labels()?),
+        boot: rand::random::<[u8; 16]>().to_vec(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        addresses: Vec::new(),
+        firewall: firewall.to_owned(),
+        revision: 0,
+        management: settings.own_management().iter().map(ToString::to_string).collect(),
+    })
+}
+
+fn check_capabilities(firewall: Kind) -> anyhow::Result<()> {
+    let needed = [
+        (Capability::CAP_NET_RAW, "capture packets", true),
+        (Capability::CAP_NET_ADMIN, "change the firewall", firewall != Kind::DryRun),
+    ];
+    let mut missing = Vec::new();
+    for (capability, use_of_it, _) in needed.into_iter().filter(|(_, _, needed)| *needed) {
+        if !caps::has_cap(None, CapSet::Effective, capability).context("cannot read the capabilities")? {
+            missing.push(format!("{capability} (to {use_of_it})"));
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let error = anyhow::anyhow!(
+        "the capability {} is missing; run the agent as root, or give it to it, with systemd: AmbientCapabilities=CAP_NET_RAW \
+         CAP_NET_ADMIN",
+        missing.join(" and ")
+    );
+    Err(exit::coded(exit::NO_PERMISSION, error))
+}
+
+fn firewall_error(error: FirewallError) -> anyhow::Error {
+    let code = match error {
+        FirewallError::Permission => exit::NO_PERMISSION,
+        FirewallError::Missing { .. } => exit::UNAVAILABLE,
+        _ => exit::OS,
+    };
+    exit::coded(code, error)
+}
+
+fn capture_error(error: CaptureError) -> anyhow::Error {
+    let code = match error {
+        CaptureError::Permission => exit::NO_PERMISSION,
+        _ => exit::OS,
+    };
+    exit::coded(code, error)
+}
