@@ -243,7 +243,10 @@ pub(super) fn sort(url: &str, error: etcd_client::Error) -> Failure {
         }
         other => return Failure::NotDone(format!("{url}: {other}")),
     };
-    let said = format!("{url}: {}", status.message());
+    let said = match root_cause(&status) {
+        Some(cause) => format!("{url}: {}: {cause}", status.message()),
+        None => format!("{url}: {}", status.message()),
+    };
     match status.code() {
         Code::OutOfRange if status.message().contains("compacted") => {
             Failure::Final(StoreError::Compacted { oldest: 0 })
@@ -271,6 +274,15 @@ fn is_login(message: &str) -> bool {
     ["authentication failed", "user name is empty", "authentication is not enabled"]
         .iter()
         .any(|about| message.contains(about))
+}
+
+/// The last of the causes: gRPC's own message is no more than "transport error".
+fn root_cause(status: &Status) -> Option<&(dyn std::error::Error + 'static)> {
+    let mut cause = status.source()?;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Some(cause)
 }
 
 /// Whether the call failed before there was a connection to send it on.

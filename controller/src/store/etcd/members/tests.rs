@@ -44,6 +44,8 @@ fn a_refused_connection_is_known_to_have_done_nothing() {
         let mut status = Status::unavailable("transport error");
         status.set_source(std::sync::Arc::new(cause));
         assert_eq!(never_left(&status), never);
+        let why = sort("http://a", status.into()).into_store_error().to_string();
+        assert!(why.contains("http://a: transport error: connection re"), "{why}");
     }
 }
 
