@@ -77,7 +77,8 @@ impl FromStr for Variant {
 pub struct MarkBit(u32);
 
 impl MarkBit {
-    /// Outside the bits that kube-proxy (0x4000, 0x8000) and Tailscale (0x40000, 0x80000) set.
+    /// Outside the bits that kube-proxy (0x4000, 0x8000) and Tailscale (0x40000, 0x80000) set. Calico by default uses all
+    /// of 0xffff0000; where it runs, choose a bit below.
     pub const DEFAULT: Self = Self(0x0010_0000);
 
     /// # Errors
@@ -124,7 +125,8 @@ impl Family {
 ///
 /// Written `FAMILY/TABLE/CHAIN` for nftables, such as `inet/filter/input`, and `TABLE/CHAIN` or `CHAIN` for iptables, such
 /// as `INPUT`. Only first packets of a connection are marked, so that chain must accept established connections itself,
-/// as default-deny chains do.
+/// as default-deny chains do. Published ports that are translated to a container are forwarded, not input: for them name
+/// the chain in which they are dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AcceptIn {
     /// A chain of an nftables table.
