@@ -39,7 +39,7 @@ const KEPT: &[Kept] = &[
     Kept {
         words: &["tonic::Status"],
         rooms: &["agent/src/link"],
-        within: "agent/",
+        within: "agent/src/",
         why: "the wire's errors become ours where the wire ends",
     },
 ];
