@@ -1,7 +1,7 @@
 //! Follows each source's knocks through the doors' sequences.
 //!
 //! The matcher is pure: observations and the present time go in, [decisions](Decision) come out. It holds a bounded
-//! [`window`] of the knocks known of each source, in whatever order their reports came, and every decision is a
+//! window of the knocks known of each source, in whatever order their reports came, and every decision is a
 //! function of that *set*, taken when a report arrives. No timer settles anything.
 //!
 //! # Order
