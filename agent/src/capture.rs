@@ -150,16 +150,22 @@ pub fn start(settings: Settings) -> Result<(CaptureHandle, mpsc::Receiver<Sighti
 
     let spawn_error = |source| CaptureError::Kernel { action: "start the capture threads", source };
     let mut handle = CaptureHandle { shared, counters, threads: Vec::with_capacity(2) };
-    let watching = std::thread::Builder::new()
-        .name("capture-view".into())
-        .spawn(move || watch.run())
-        .map_err(spawn_error)?;
-    handle.threads.push(watching);
-    let capturing = std::thread::Builder::new()
-        .name("capture".into())
-        .spawn(move || capture.run())
-        .map_err(spawn_error)?;
-    handle.threads.push(capturing);
+    let ending = Ending(Arc::clone(&handle.shared));
+    let watching = move || {
+        let _ending = ending;
+        watch.run()
+    };
+    handle
+        .threads
+        .push(std::thread::Builder::new().name("capture-view".into()).spawn(watching).map_err(spawn_error)?);
+    let ending = Ending(Arc::clone(&handle.shared));
+    let capturing = move || {
+        let _ending = ending;
+        capture.run()
+    };
+    handle
+        .threads
+        .push(std::thread::Builder::new().name("capture".into()).spawn(capturing).map_err(spawn_error)?);
     Ok((handle, receiver))
 }
 
@@ -216,6 +222,15 @@ impl Drop for CaptureHandle {
         if let Err(error) = self.join() {
             tracing::error!(error = &error as &dyn std::error::Error, "capture had ended");
         }
+    }
+}
+
+/// Neither thread is of use without the other: when one ends, for whatever reason, so does the other, and with it the queue.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 

@@ -89,8 +89,18 @@ impl FilterSpec {
         }
     }
 
-    /// The program: at most [`INSTRUCTIONS_MAX`] instructions.
-    pub fn program(&self) -> Vec<Instruction> {
+    /// Programs that do this, each shorter and coarser than the one before, for a kernel that has no room for the first:
+    /// what it sets aside for options of a socket (net.core.optmem_max) was 20 KiB before Linux 6.7, and an old and a new
+    /// program must fit together.
+    pub fn programs(&self) -> impl Iterator<Item = Vec<Instruction>> {
+        [RANGES_MAX, RANGES_MAX / 4, RANGES_MAX / 16, 1]
+            .into_iter()
+            .map(|ranges_max| self.program(ranges_max))
+    }
+
+    /// The program with at most so many ranges per list: at most [`INSTRUCTIONS_MAX`] instructions when they are no more
+    /// than [`RANGES_MAX`].
+    pub fn program(&self, ranges_max: usize) -> Vec<Instruction> {
         let mut out = Assembler::default();
         let (ipv4, ipv6, reject) = (out.label(), out.label(), out.label());
 
@@ -123,9 +133,9 @@ impl FilterSpec {
         out.place(ipv6);
         self.ipv6_header(&mut out, reject);
         self.transport(&mut out, 58, 128, tests6);
-        port_tests(&mut out, &self.ipv4, tests4);
+        port_tests(&mut out, &self.ipv4, tests4, ranges_max);
         if !shared {
-            port_tests(&mut out, &self.ipv6, tests6);
+            port_tests(&mut out, &self.ipv6, tests6, ranges_max);
         }
         // Not earlier: to the kernel's checks whatever follows a return inherits what was stored before it.
         out.place(reject);
@@ -233,7 +243,7 @@ struct PortTests {
 }
 
 /// Takes the transport header's offset in X.
-fn port_tests(out: &mut Assembler, family: &FamilySpec, tests: PortTests) {
+fn port_tests(out: &mut Assembler, family: &FamilySpec, tests: PortTests, ranges_max: usize) {
     let syn = out.label();
     out.place(tests.tcp);
     // Of FIN, SYN, RST and ACK only SYN (RFC 9293 section 3.1).
@@ -243,10 +253,10 @@ fn port_tests(out: &mut Assembler, family: &FamilySpec, tests: PortTests) {
     out.give(0);
     out.place(syn);
     out.load_x(Size::Half, 2);
-    out.test_ranges(&family.tcp.covering_ranges(RANGES_MAX), SNAP);
+    out.test_ranges(&family.tcp.covering_ranges(ranges_max), SNAP);
     out.place(tests.udp);
     out.load_x(Size::Half, 2);
-    out.test_ranges(&family.udp.covering_ranges(RANGES_MAX), SNAP);
+    out.test_ranges(&family.udp.covering_ranges(ranges_max), SNAP);
 }
 
 fn destinations(out: &mut Assembler, family: &FamilySpec, offset: u32, reject: Label) {

@@ -20,7 +20,7 @@ use tokio::sync::mpsc::{Sender, error::TrySendError};
 use super::{
     CaptureError, KnockSpace, Shared, Sighting,
     counters::Counters,
-    filter::{FilterSpec, Instruction},
+    filter::FilterSpec,
     hold::{ClosedPorts, Fate, Hold},
     judge::{Judge, Reason, Verdict},
     lookup::Lookup,
@@ -47,7 +47,7 @@ pub(super) struct Run {
     state: State,
     space: KnockSpace,
     view: Arc<LocalView>,
-    filter: Vec<Instruction>,
+    filter: FilterSpec,
     shared: Arc<Shared>,
 }
 
@@ -77,7 +77,7 @@ impl Run {
         let kernel = CaptureError::kernel;
         let (space, view) = (shared.take_space().unwrap_or_default(), shared.take_view().unwrap_or_default());
         let judge = Judge::new(interfaces, &space, Arc::clone(&view), RandomState::new());
-        let filter = FilterSpec::new(&space, &view, judge.counts_loopback()).program();
+        let filter = FilterSpec::new(&space, &view, judge.counts_loopback());
         let netlink =
             Netlink::open(NETLINK_SOCK_DIAG, &[]).map_err(kernel("open a netlink socket for sockets"))?;
         let closings = Netlink::open(NETLINK_SOCK_DIAG, &CLOSED_GROUPS)
@@ -166,7 +166,7 @@ impl Run {
             self.state.judge.set_view(Arc::clone(&view));
             self.view = view;
         }
-        let filter = FilterSpec::new(&self.space, &self.view, self.state.judge.counts_loopback()).program();
+        let filter = FilterSpec::new(&self.space, &self.view, self.state.judge.counts_loopback());
         if filter != self.filter {
             self.socket.attach(&filter)?;
             self.state.counters.filter_swaps.increment();

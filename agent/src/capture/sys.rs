@@ -15,7 +15,7 @@ use fleetknock_core::time::Timestamp;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockFilter, Socket, Type};
 
-use super::{CaptureError, filter::Instruction, packet::SNAP_BYTES};
+use super::{CaptureError, filter::FilterSpec, packet::SNAP_BYTES};
 
 /// What the kernel may queue for this socket, as asked for; it doubles the number to cover its own bookkeeping. With
 /// 768 to 2,304 bytes of memory for a SYN that is 7,000 to 21,000 packets.
@@ -48,7 +48,7 @@ pub(super) struct Frame<'a> {
 
 impl PacketSocket {
     /// Opens the socket with the filter in place before the first packet can arrive.
-    pub(super) fn open(filter: &[Instruction]) -> Result<Self, CaptureError> {
+    pub(super) fn open(filter: &FilterSpec) -> Result<Self, CaptureError> {
         // Protocol 0 receives nothing until it is bound. socket2 sets CLOEXEC.
         let socket =
             Socket::new(Domain::PACKET, Type::DGRAM, None).map_err(|source| match source.kind() {
@@ -73,11 +73,20 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    /// Replaces the filter in one step.
-    pub(super) fn attach(&self, filter: &[Instruction]) -> io::Result<()> {
-        let program: Vec<SockFilter> =
-            filter.iter().map(|i| SockFilter::new(i.code, i.when_true, i.when_false, i.operand)).collect();
-        self.socket.attach_filter(&program)
+    /// Replaces the filter in one step, with the most exact program that the kernel has room for.
+    pub(super) fn attach(&self, filter: &FilterSpec) -> io::Result<()> {
+        let mut result = Ok(());
+        for program in filter.programs() {
+            let program: Vec<SockFilter> = program
+                .iter()
+                .map(|i| SockFilter::new(i.code, i.when_true, i.when_false, i.operand))
+                .collect();
+            result = self.socket.attach_filter(&program);
+            if !result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::OutOfMemory) {
+                break;
+            }
+        }
+        result
     }
 
     /// Reads what is there, at most [`BATCH_MAX`] packets, and says how many it was.

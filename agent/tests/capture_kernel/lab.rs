@@ -1,4 +1,5 @@
 //! A network namespace per test, and a capture in it.
+#![allow(unreachable_pub, reason = "the file above is the whole crate")]
 
 use std::{
     fs,
@@ -36,6 +37,8 @@ pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
         ip("link add host0 type veth peer name wire0");
         ip("link set wire0 up");
         ip("link set host0 up");
+        wait_up("wire0");
+        wait_up("host0");
         ip(&format!("addr add {HOST4}/24 dev host0"));
         ip(&format!("addr add {HOST6}/64 dev host0 nodad"));
         test();
@@ -49,6 +52,24 @@ pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
 pub fn ip(words: &str) {
     let status = Command::new("ip").args(words.split(' ')).status().expect("the program ip runs");
     assert!(status.success(), "ip {words}");
+}
+
+/// Until an interface carries packets: after a link comes up the kernel takes up to a second, and until then drops them.
+pub fn wait_up(name: &str) {
+    let began = Instant::now();
+    loop {
+        let output = Command::new("ip").args(["link", "show", name]).output().expect("the program ip runs");
+        if String::from_utf8_lossy(&output.stdout).contains("state UP") {
+            break std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(began.elapsed() < Duration::from_secs(5), "{name} never came up");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What the kernel sets aside for options of a socket in this namespace.
+pub fn set_option_memory(bytes: u32) {
+    fs::write("/proc/sys/net/core/optmem_max", bytes.to_string()).unwrap();
 }
 
 /// The hardware address of an interface.

@@ -180,7 +180,7 @@ fn tree(changes: &[u32], inside: bool, bytes: u32) -> Vec<Instruction> {
         return vec![plain(code::RETURN, if inside { bytes } else { 0 })];
     };
     let below = tree(&changes[..middle], inside, bytes);
-    let above = tree(&changes[middle + 1..], inside ^ (middle % 2 == 0), bytes);
+    let above = tree(&changes[middle + 1..], inside ^ middle.is_multiple_of(2), bytes);
     let mut out = Vec::with_capacity(below.len() + above.len() + 2);
     let test = |when_true, when_false| Instruction {
         code: code::IF_AT_LEAST,

@@ -1,4 +1,5 @@
 //! Makes packets for tests, with pnet's mutable packet types.
+#![allow(unreachable_pub, reason = "shared with the tests against the kernel, which are another crate")]
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
