@@ -90,8 +90,8 @@ impl FilterSpec {
     }
 
     /// Programs that do this, each shorter and coarser than the one before, for a kernel that has no room for the first:
-    /// what it sets aside for options of a socket (net.core.optmem_max) was 20 KiB before Linux 6.7, and an old and a new
-    /// program must fit together.
+    /// what it sets aside for options of a socket (net.core.optmem_max) is 20 KiB on older kernels and 128 KiB on newer
+    /// ones, and an old and a new program must fit together.
     pub fn programs(&self) -> impl Iterator<Item = Vec<Instruction>> {
         [RANGES_MAX, RANGES_MAX / 4, RANGES_MAX / 16, 1]
             .into_iter()

@@ -88,8 +88,8 @@ pub fn parse(ethertype: u16, bytes: &[u8], length: usize) -> Result<Packet, Unus
     let length = length.max(bytes.len());
     match parse_untagged(ethertype, bytes, length) {
         Ok(packet) => Ok(packet),
-        // Since Linux 6.11 a packet socket names the innermost kind although the bytes still begin with a tag; before, it
-        // names the tag's.
+        // A packet socket of Linux 6.18 names the innermost kind although the bytes still begin with a tag; older ones name
+        // the tag's.
         Err(error) => behind_tags(ethertype, bytes, length).ok_or(error),
     }
 }
