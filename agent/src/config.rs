@@ -8,7 +8,10 @@ use fleetknock_core::{
     network,
 };
 use fleetknock_proto::limits;
-use fleetknock_runtime::{config::ConfigError, log};
+use fleetknock_runtime::{
+    config::{ConfigError, listen_address},
+    log,
+};
 use ipnet::IpNet;
 use tonic::transport::Uri;
 
@@ -75,7 +78,7 @@ pub struct Settings {
     pub accept_in: Option<AcceptIn>,
 
     /// Where to serve /live, /ready and /metrics over HTTP; not at all unless given
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     pub http: Option<SocketAddr>,
 
     /// What is logged, such as info or fleetknock_agent=debug

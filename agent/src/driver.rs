@@ -52,6 +52,8 @@ const BATCH_MAX: usize = fleetknock_proto::limits::OBSERVATIONS_MAX;
 const RESULTS_MAX: usize = 65_536;
 /// Counters, warnings and the state file are looked at this often.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
+/// Addresses come and go.
+const LOOK_AROUND_EVERY: Duration = Duration::from_secs(10);
 /// What stands in the way of openings changes with other people's firewalls.
 const INSPECT_EVERY: Duration = Duration::from_secs(60);
 
@@ -173,8 +175,8 @@ impl Driver {
     /// When the system has no thread to give.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
         let addresses = report::addresses();
-        let hello =
-            v1::Hello { addresses: addresses.clone(), revision: parts.picture.revision(), ..parts.hello };
+        let revision = parts.picture.revision();
+        let hello = v1::Hello { addresses: addresses.clone(), revision, ..parts.hello };
         Ok(Self {
             link: Link::new(parts.controllers, hello, rand::random_range(0..usize::MAX))?,
             session: None,
@@ -211,6 +213,7 @@ impl Driver {
     /// When the capture or the firewall's thread ends, without which an agent is pointless.
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut housekeeping = calm(interval(HOUSEKEEPING_EVERY));
+        let mut look_around = calm(interval(LOOK_AROUND_EVERY));
         let mut inspect = calm(interval(INSPECT_EVERY));
         let begin = tokio::time::Instant::now() + self.reconcile_every;
         let mut reconcile = calm(interval_at(begin, self.reconcile_every));
@@ -225,6 +228,7 @@ impl Driver {
                 event = self.link.next(), if self.hand.has_room() => self.follow(event),
                 _ = housekeeping.tick() => self.keep_house().await,
                 _ = reconcile.tick() => self.reconcile(),
+                _ = look_around.tick() => self.look_around(),
                 _ = inspect.tick() => drop(self.hand.give(Task::Inspect)),
                 taken = self.sightings.recv_many(&mut batch, BATCH_MAX) => {
                     anyhow::ensure!(taken > 0, "the capture ended; the log above says why");

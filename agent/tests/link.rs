@@ -1,5 +1,11 @@
 //! What an agent and a controller owe each other on their stream, with a scripted controller on loopback and a firewall
 //! in memory.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers fail as tests do; clippy only knows the functions marked as tests"
+)]
 
 mod link {
     pub(crate) mod controller;

@@ -28,11 +28,7 @@ pub struct Admin {
 /// # Errors
 /// When the address cannot be had: busy, not of this host, or a port below 1024 without the right to it.
 pub async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|source| ListenError {
-        setting,
-        address,
-        source,
-    })
+    TcpListener::bind(address).await.map_err(|source| ListenError { setting, address, source })
 }
 
 impl Admin {
@@ -41,9 +37,7 @@ impl Admin {
     /// # Errors
     /// As [`listen`].
     pub async fn bind(setting: &'static str, address: SocketAddr) -> Result<Self, ListenError> {
-        Ok(Self {
-            listener: listen(setting, address).await?,
-        })
+        Ok(Self { listener: listen(setting, address).await? })
     }
 
     /// Where it listens: tells the port when 0 was asked for.
@@ -65,9 +59,7 @@ impl Admin {
         stop: CancellationToken,
     ) -> io::Result<()> {
         let router = routes(readiness, metrics);
-        axum::serve(self.listener, router)
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await
+        axum::serve(self.listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 }
 
@@ -84,21 +76,13 @@ async fn ready(State(readiness): State<Readiness>) -> Response {
     if missing.is_empty() {
         return "ready\n".into_response();
     }
-    (
-        StatusCode::SERVICE_UNAVAILABLE,
-        format!("not ready: {}\n", missing.join(", ")),
-    )
-        .into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join(", "))).into_response()
 }
 
 async fn scrape(State(metrics): State<Arc<Registry>>) -> Response {
     let mut text = String::new();
     if prometheus_client::encoding::text::encode(&mut text, &metrics).is_err() {
-        return (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the metrics cannot be written\n",
-        )
-            .into_response();
+        return (StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n").into_response();
     }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
@@ -117,11 +101,7 @@ pub struct ListenError {
 
 impl std::fmt::Display for ListenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            setting,
-            address,
-            source,
-        } = self;
+        let Self { setting, address, source } = self;
         let remedy = match source.kind() {
             io::ErrorKind::AddrInUse => "another process listens there; stop it or choose another port",
             io::ErrorKind::AddrNotAvailable => {

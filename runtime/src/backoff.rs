@@ -29,11 +29,7 @@ impl Backoff {
     pub fn delay(&self, failures: u32, random: f64) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         let full = self.least.saturating_mul(1 << doublings).min(self.most);
-        let random = if random.is_finite() {
-            random.clamp(0.0, 1.0)
-        } else {
-            0.0
-        };
+        let random = if random.is_finite() { random.clamp(0.0, 1.0) } else { 0.0 };
         full.mul_f64(1.0 - self.jitter * random)
     }
 

@@ -7,6 +7,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fmt,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -60,10 +61,7 @@ pub fn load_with<A: Parser>(
         }
         let variable = variable_of(arg, long);
         let setting = match environment(&variable).filter(|value| !value.is_empty()) {
-            Some(value) => Setting {
-                values: vec![value],
-                origin: Origin::Environment(variable),
-            },
+            Some(value) => Setting { values: vec![value], origin: Origin::Environment(variable) },
             None => match file.iter().find(|entry| entry.name == long) {
                 Some(entry) => entry.setting(),
                 None => continue,
@@ -73,10 +71,18 @@ pub fn load_with<A: Parser>(
     }
     complete.extend(args.iter().skip(1).cloned());
 
-    let matches = command::<A>()
-        .try_get_matches_from(&complete)
-        .map_err(|error| stop::<A>(&error, &args))?;
+    let matches = command::<A>().try_get_matches_from(&complete).map_err(|error| stop::<A>(&error, &args))?;
     A::from_arg_matches(&matches).map_err(|error| stop::<A>(&error, &args))
+}
+
+/// Reads an address to listen on; for clap's `value_parser`.
+///
+/// # Errors
+/// When the text is not an IP address with a port.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "an address to listen on is an IP address with a port, such as 127.0.0.1:9600 or [::1]:9600".into()
+    })
 }
 
 /// The program's command without clap's own look at the process's environment.
@@ -129,9 +135,7 @@ fn config_path(flags: &ArgMatches, environment: &dyn Fn(&str) -> Option<OsString
     }
     flags.try_contains_id(CONFIG).ok()?;
     let variable = format!("{ENVIRONMENT_PREFIX}CONFIG");
-    environment(&variable)
-        .filter(|value| !value.is_empty())
-        .map(PathBuf::from)
+    environment(&variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// What clap refused, as our error; for `--help` and `--version` what they print.
@@ -144,12 +148,8 @@ fn stop<A: Parser>(error: &clap::Error, args: &[OsString]) -> ConfigError {
             };
             ConfigError::Said { text }
         }
-        ErrorKind::DisplayVersion => ConfigError::Said {
-            text: error.to_string(),
-        },
-        _ => ConfigError::Flags {
-            reason: describe::flags(error, &A::command()),
-        },
+        ErrorKind::DisplayVersion => ConfigError::Said { text: error.to_string() },
+        _ => ConfigError::Flags { reason: describe::flags(error, &A::command()) },
     }
 }
 
@@ -296,11 +296,7 @@ impl ConfigError {
 
     fn file(path: &Path, line: u64, reason: impl Into<String>) -> Self {
         let line = (line > 0).then_some(line);
-        Self::File {
-            path: path.to_owned(),
-            line,
-            reason: reason.into(),
-        }
+        Self::File { path: path.to_owned(), line, reason: reason.into() }
     }
 }
 

@@ -61,10 +61,9 @@ impl Signals {
     pub fn install() -> io::Result<Self> {
         // Two signals matter; more may be lost.
         let (sender, receiver) = mpsc::channel(2);
-        for (kind, name) in [
-            (SignalKind::interrupt(), Signal::Interrupt),
-            (SignalKind::terminate(), Signal::Terminate),
-        ] {
+        for (kind, name) in
+            [(SignalKind::interrupt(), Signal::Interrupt), (SignalKind::terminate(), Signal::Terminate)]
+        {
             let mut stream = signal(kind)?;
             let sender = sender.clone();
             tokio::spawn(async move {
@@ -161,11 +160,7 @@ impl Drain {
             signal = signals.next() => Err(DrainError::Aborted { signal }),
             () = tokio::time::sleep(grace) => Err(DrainError::Grace { grace }),
         };
-        let Self {
-            failure,
-            token,
-            tracker,
-        } = self;
+        let Self { failure, token, tracker } = self;
         drop((token, tracker));
         match Arc::try_unwrap(failure) {
             Ok(failure) => failure.into_inner().map_or(ended, Err),

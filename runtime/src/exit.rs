@@ -49,10 +49,7 @@ impl std::error::Error for Coded {
 
 /// Gives an error the code with which the process shall end.
 pub fn coded(code: u8, error: impl Into<anyhow::Error>) -> anyhow::Error {
-    anyhow::Error::new(Coded {
-        code,
-        error: error.into(),
-    })
+    anyhow::Error::new(Coded { code, error: error.into() })
 }
 
 /// The code with which the process ends for this error: what [`coded`] gave it or what its kind says, and
@@ -113,10 +110,7 @@ pub fn block_on<T>(
     if let Some(workers) = workers {
         builder.worker_threads(workers.max(1));
     }
-    let runtime = builder
-        .enable_all()
-        .build()
-        .context("cannot start the runtime's threads")?;
+    let runtime = builder.enable_all().build().context("cannot start the runtime's threads")?;
     let result = runtime.block_on(future);
     runtime.shutdown_background();
     result
@@ -130,22 +124,16 @@ mod tests {
 
     #[test]
     fn the_code_is_found_beneath_context() {
-        let error = Err::<(), _>(coded(NO_PERMISSION, anyhow!("no")))
-            .context("starting")
-            .unwrap_err();
+        let error = Err::<(), _>(coded(NO_PERMISSION, anyhow!("no"))).context("starting").unwrap_err();
         assert_eq!(code_of(&error), NO_PERMISSION);
         assert_eq!(code_of(&anyhow!("who knows")), SOFTWARE);
     }
 
     #[test]
     fn an_error_is_one_line_and_says_nothing_twice() {
-        let error = anyhow!("the port\nis busy")
-            .context("cannot serve: the port\nis busy")
-            .context("starting");
-        assert_eq!(
-            error_line("p", &error),
-            "p: error: starting: cannot serve: the port is busy"
-        );
+        let error =
+            anyhow!("the port\nis busy").context("cannot serve: the port\nis busy").context("starting");
+        assert_eq!(error_line("p", &error), "p: error: starting: cannot serve: the port is busy");
     }
 
     #[test]

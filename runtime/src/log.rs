@@ -63,19 +63,15 @@ impl Filter {
     /// # Errors
     /// When logging has ended.
     pub fn current(&self) -> Result<String, LogError> {
-        self.handle
-            .with_current(ToString::to_string)
-            .map_err(|_| LogError::Gone)
+        self.handle.with_current(ToString::to_string).map_err(|_| LogError::Gone)
     }
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::builder()
-        .parse(filter)
-        .map_err(|error| LogError::Filter {
-            filter: filter.chars().take(200).collect(),
-            reason: error.to_string(),
-        })
+    EnvFilter::builder().parse(filter).map_err(|error| LogError::Filter {
+        filter: filter.chars().take(200).collect(),
+        reason: error.to_string(),
+    })
 }
 
 /// Why logging is not as told.
@@ -108,10 +104,7 @@ mod tests {
     fn a_filter_is_checked_before_use_and_can_be_changed() {
         assert!(check("info,fleetknock=debug").is_ok());
         let wrong = check("info,=,fleet=loud").unwrap_err().to_string();
-        assert!(
-            wrong.starts_with("log: 'info,=,fleet=loud' is not a log filter: "),
-            "{wrong}"
-        );
+        assert!(wrong.starts_with("log: 'info,=,fleet=loud' is not a log filter: "), "{wrong}");
 
         // The only test of this crate that starts the process's logging.
         let filter = init(Format::Json, "warn").unwrap();

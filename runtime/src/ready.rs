@@ -34,10 +34,7 @@ impl Readiness {
     pub fn latch(&self, name: impl Into<String>) -> Latch {
         let released = Arc::new(AtomicBool::new(false));
         let mut latches = self.latches.lock().unwrap_or_else(PoisonError::into_inner);
-        latches.push(Needed {
-            name: name.into(),
-            released: Arc::downgrade(&released),
-        });
+        latches.push(Needed { name: name.into(), released: Arc::downgrade(&released) });
         Latch { released }
     }
 
@@ -45,11 +42,7 @@ impl Readiness {
     pub fn missing(&self) -> Vec<String> {
         let latches = self.latches.lock().unwrap_or_else(PoisonError::into_inner);
         let there = |latch: &Weak<AtomicBool>| latch.upgrade().is_some_and(|l| l.load(Ordering::Acquire));
-        latches
-            .iter()
-            .filter(|needed| !there(&needed.released))
-            .map(|needed| needed.name.clone())
-            .collect()
+        latches.iter().filter(|needed| !there(&needed.released)).map(|needed| needed.name.clone()).collect()
     }
 
     /// Whether nothing is missing.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -115,11 +116,15 @@ impl Driver {
         }
     }
 
+    /// Looks for the addresses that this host has now.
+    pub(super) fn look_around(&mut self) {
+        self.addresses = addresses();
+        self.link.hello_mut().addresses.clone_from(&self.addresses);
+        self.say();
+    }
+
     /// Brings instruments and reported totals up to date.
     pub(super) fn show(&mut self) {
-        let addresses = addresses();
-        self.link.hello_mut().addresses.clone_from(&addresses);
-        self.addresses = addresses;
         let totals = self.ears.totals();
         let metrics = &self.metrics;
         metrics.set_captured(totals.captured);
@@ -161,14 +166,12 @@ fn drops(ears: &dyn super::Ears, lost: u64) -> v1::DropCounters {
 
 /// The addresses at which others can reach this host: neither loopback nor of one link only.
 pub(super) fn addresses() -> Vec<String> {
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
     let found: BTreeSet<IpAddr> = interfaces
         .filter_map(|interface| {
             let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(Ipv4Addr::from(v4.ip())));
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(Ipv6Addr::from(v6.ip()))))
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
         })
         .filter(|address| match address {
             IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),

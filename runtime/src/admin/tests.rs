@@ -18,26 +18,18 @@ async fn says_what_is_missing_until_nothing_is() {
     registry.register("knocks", "Knocks seen", knocks.clone());
     knocks.inc_by(3);
 
-    let admin = Admin::bind("--http", "127.0.0.1:0".parse().unwrap())
-        .await
-        .unwrap();
+    let admin = Admin::bind("--http", "127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = admin.address().unwrap();
     let stop = CancellationToken::new();
     let serving = tokio::spawn(admin.serve(readiness, Arc::new(registry), stop.clone()));
 
     assert!(fetch(address, "/live").await.starts_with("HTTP/1.1 200"));
     let ready = fetch(address, "/ready").await;
-    assert!(
-        ready.starts_with("HTTP/1.1 503") && ready.ends_with("not ready: capture open\n"),
-        "{ready}"
-    );
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.ends_with("not ready: capture open\n"), "{ready}");
     latch.release();
     assert!(fetch(address, "/ready").await.starts_with("HTTP/1.1 200"));
     let metrics = fetch(address, "/metrics").await;
-    assert!(
-        metrics.contains("knocks_total 3\n") && metrics.ends_with("# EOF\n"),
-        "{metrics}"
-    );
+    assert!(metrics.contains("knocks_total 3\n") && metrics.ends_with("# EOF\n"), "{metrics}");
     assert!(fetch(address, "/other").await.starts_with("HTTP/1.1 404"));
 
     stop.cancel();
@@ -46,37 +38,19 @@ async fn says_what_is_missing_until_nothing_is() {
 
 #[tokio::test]
 async fn a_busy_port_gives_one_line_with_the_setting_and_the_remedy() {
-    let first = Admin::bind("--http", "127.0.0.1:0".parse().unwrap())
-        .await
-        .unwrap();
+    let first = Admin::bind("--http", "127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = first.address().unwrap();
     let error = Admin::bind("--http", address).await.unwrap_err().to_string();
-    assert!(
-        error.starts_with(&format!("cannot listen on {address} (--http): ")),
-        "{error}"
-    );
-    assert!(
-        error.ends_with("; another process listens there; stop it or choose another port"),
-        "{error}"
-    );
-    let error = Admin::bind("--http", "192.0.2.1:80".parse().unwrap())
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("no interface of this host has that address"),
-        "{error}"
-    );
+    assert!(error.starts_with(&format!("cannot listen on {address} (--http): ")), "{error}");
+    assert!(error.ends_with("; another process listens there; stop it or choose another port"), "{error}");
+    let error = Admin::bind("--http", "192.0.2.1:80".parse().unwrap()).await.unwrap_err().to_string();
+    assert!(error.contains("no interface of this host has that address"), "{error}");
 }
 
 async fn fetch(address: SocketAddr, path: &'static str) -> String {
     tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-        )
-        .unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer

@@ -27,20 +27,8 @@ fn jitter_only_shortens_and_by_its_share_at_most() {
 
 #[test]
 fn refuses_bounds_that_are_none() {
-    assert!(matches!(
-        Backoff::new(MS(0), MS(1), 0.0),
-        Err(BackoffError::Bounds { .. })
-    ));
-    assert!(matches!(
-        Backoff::new(MS(2), MS(1), 0.0),
-        Err(BackoffError::Bounds { .. })
-    ));
-    assert!(matches!(
-        Backoff::new(MS(1), MS(1), 1.1),
-        Err(BackoffError::Jitter { .. })
-    ));
-    assert!(matches!(
-        Backoff::new(MS(1), MS(1), f64::NAN),
-        Err(BackoffError::Jitter { .. })
-    ));
+    assert!(matches!(Backoff::new(MS(0), MS(1), 0.0), Err(BackoffError::Bounds { .. })));
+    assert!(matches!(Backoff::new(MS(2), MS(1), 0.0), Err(BackoffError::Bounds { .. })));
+    assert!(matches!(Backoff::new(MS(1), MS(1), 1.1), Err(BackoffError::Jitter { .. })));
+    assert!(matches!(Backoff::new(MS(1), MS(1), f64::NAN), Err(BackoffError::Jitter { .. })));
 }

@@ -49,11 +49,7 @@ pub(super) fn flags(error: &clap::Error, command: &Command) -> String {
 
 /// `usage` is such as `--host <NAME>`.
 fn required(usage: &str, command: &Command) -> String {
-    let long = usage
-        .trim_start_matches('-')
-        .split([' ', '='])
-        .next()
-        .unwrap_or_default();
+    let long = usage.trim_start_matches('-').split([' ', '=']).next().unwrap_or_default();
     match command.get_arguments().find(|arg| arg.get_long() == Some(long)) {
         Some(arg) => {
             let variable = super::variable_of(arg, long);
@@ -77,10 +73,7 @@ fn strings(error: &clap::Error, kind: ContextKind) -> Vec<String> {
 fn plain(error: &clap::Error) -> String {
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
-    let end = ["\n\nUsage:", "\n\nFor more information"]
-        .iter()
-        .filter_map(|hint| text.find(hint))
-        .min();
+    let end = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|hint| text.find(hint)).min();
     one_line(text.get(..end.unwrap_or(text.len())).unwrap_or(text))
 }
 

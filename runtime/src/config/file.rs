@@ -24,35 +24,20 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn setting(&self) -> Setting {
         let values = self.values.iter().map(Into::into).collect();
-        Setting {
-            values,
-            origin: self.origin.clone(),
-        }
+        Setting { values, origin: self.origin.clone() }
     }
 }
 
 /// Reads the file and refuses keys that are no settings of the program.
 pub(super) fn read(path: &Path, command: &Command) -> Result<Vec<Entry>, ConfigError> {
-    let unreadable = |source| ConfigError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     let mut text = String::new();
     let file = File::open(path).map_err(unreadable)?;
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(ConfigError::file(
-            path,
-            0,
-            format!("it is longer than {FILE_BYTES_MAX} bytes"),
-        ));
+        return Err(ConfigError::file(path, 0, format!("it is longer than {FILE_BYTES_MAX} bytes")));
     }
-    if text
-        .lines()
-        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
-    {
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
         return Ok(Vec::new());
     }
 
@@ -76,25 +61,18 @@ pub(super) fn read(path: &Path, command: &Command) -> Result<Vec<Entry>, ConfigE
             Values(&outline).deserialize(yaml)
         })
         .map_err(refuse)?;
-    let entries = outline
-        .0
-        .into_iter()
-        .zip(values)
-        .map(|((name, _), values)| Entry {
-            origin: Origin::File(path.to_owned(), name.defined.line()),
-            name: name.value,
-            values,
-        });
+    let entries = outline.0.into_iter().zip(values).map(|((name, _), values)| Entry {
+        origin: Origin::File(path.to_owned(), name.defined.line()),
+        name: name.value,
+        values,
+    });
     Ok(entries.collect())
 }
 
 fn check(path: &Path, name: &Spanned<String>, shape: Shape, command: &Command) -> Result<(), ConfigError> {
     let line = name.defined.line();
-    let known: Vec<&str> = command
-        .get_arguments()
-        .filter(|arg| is_setting(arg))
-        .filter_map(|arg| arg.get_long())
-        .collect();
+    let known: Vec<&str> =
+        command.get_arguments().filter(|arg| is_setting(arg)).filter_map(|arg| arg.get_long()).collect();
     let name = &name.value;
     if !known.contains(&name.as_str()) {
         let shown: String = name.chars().take(80).collect();
@@ -107,18 +85,12 @@ fn check(path: &Path, name: &Spanned<String>, shape: Shape, command: &Command) -
             Some((_, near)) => format!("did you mean '{near}'?"),
             None => format!("known are {}", known.join(", ")),
         };
-        return Err(ConfigError::file(
-            path,
-            line,
-            format!("there is no setting '{shown}'; {remedy}"),
-        ));
+        return Err(ConfigError::file(path, line, format!("there is no setting '{shown}'; {remedy}")));
     }
     match shape {
-        Shape::Empty => Err(ConfigError::file(
-            path,
-            line,
-            format!("{name} has no value; give one or remove the line"),
-        )),
+        Shape::Empty => {
+            Err(ConfigError::file(path, line, format!("{name} has no value; give one or remove the line")))
+        }
         Shape::Map => Err(ConfigError::file(
             path,
             line,

@@ -33,27 +33,21 @@ struct Args {
 }
 
 fn secret(text: &str) -> Result<String, String> {
-    if text.len() < 4 {
-        Err("it has fewer than 4 characters".to_owned())
-    } else {
-        Ok(text.to_owned())
-    }
+    if text.len() < 4 { Err("it has fewer than 4 characters".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 #[test]
 fn flag_goes_before_environment_before_file_before_default() {
     let file = yaml("host: from-file\nretries: 3\nlabel: [role=edge, zone=a]\ninsecure: true\n");
     let path = file.path().to_str().unwrap();
-    let args = load_with::<Args>(
-        strings(&["p", "--config", path, "--host", "from-flag"]),
-        &|name| match name {
+    let args =
+        load_with::<Args>(strings(&["p", "--config", path, "--host", "from-flag"]), &|name| match name {
             "FLEETKNOCK_HOST" => Some("from-environment".into()),
             "FLEETKNOCK_RETRIES" => Some("4".into()),
             "FLEETKNOCK_INSECURE" => Some("".into()),
             _ => None,
-        },
-    )
-    .unwrap();
+        })
+        .unwrap();
     assert_eq!(args.host, "from-flag");
     assert_eq!(args.retries, 4);
     assert_eq!(args.label, ["role=edge", "zone=a"]);
@@ -103,41 +97,18 @@ fn a_wrong_value_is_named_with_its_source_its_reason_and_the_remedy() {
             "host: h\n\nfirewall: nftable\n",
             "firewall: 'nftable' is wrong (FILE:3): use one of auto, nftables; did you mean 'nftables'?",
         ),
-        (
-            "host: h\nretries: 300\n",
-            "retries: '300' is wrong (FILE:2): 300 is not in 0..=255",
-        ),
-        (
-            "host: h\ninsecure: 'yes'\n",
-            "insecure: 'yes' is wrong (FILE:2): write true or false",
-        ),
-        (
-            "host: [a, b]\n",
-            "host: 'b' is wrong (FILE:1): it takes one value, not a list",
-        ),
-        (
-            "host: h\ntoken: abc\n",
-            "token: '(hidden)' is wrong (FILE:2): it has fewer than 4 characters",
-        ),
-        (
-            "host: h\nretry: 3\n",
-            "FILE:2: there is no setting 'retry'; did you mean 'retries'?",
-        ),
+        ("host: h\nretries: 300\n", "retries: '300' is wrong (FILE:2): 300 is not in 0..=255"),
+        ("host: h\ninsecure: 'yes'\n", "insecure: 'yes' is wrong (FILE:2): write true or false"),
+        ("host: [a, b]\n", "host: 'b' is wrong (FILE:1): it takes one value, not a list"),
+        ("host: h\ntoken: abc\n", "token: '(hidden)' is wrong (FILE:2): it has fewer than 4 characters"),
+        ("host: h\nretry: 3\n", "FILE:2: there is no setting 'retry'; did you mean 'retries'?"),
         ("host: h\nhost:\n", "FILE:2: duplicate mapping key: host"),
-        (
-            "host: h\nlabel:\n",
-            "FILE:2: label has no value; give one or remove the line",
-        ),
-        (
-            "host: {name: h}\n",
-            "FILE:1: host holds a map; give one value or a list of values",
-        ),
+        ("host: h\nlabel:\n", "FILE:2: label has no value; give one or remove the line"),
+        ("host: {name: h}\n", "FILE:1: host holds a map; give one value or a list of values"),
     ] {
         let file = yaml(text);
         let error = from_file(&file).unwrap_err();
-        let shown = error
-            .to_string()
-            .replace(&file.path().display().to_string(), "FILE");
+        let shown = error.to_string().replace(&file.path().display().to_string(), "FILE");
         assert!(shown.starts_with(said), "{text:?}: {shown}");
         assert!(!shown.contains('\n'), "{shown}");
         assert_eq!(error.exit_code(), 64);
@@ -154,17 +125,9 @@ fn a_wrong_value_is_named_with_its_source_its_reason_and_the_remedy() {
 fn wrong_flags_are_named_too() {
     let none = |_: &str| None;
     let error = load_with::<Args>(strings(&["p", "--host=h", "--firewall=ipfw"]), &none).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "--firewall: 'ipfw' is wrong (flag): use one of auto, nftables"
-    );
+    assert_eq!(error.to_string(), "--firewall: 'ipfw' is wrong (flag): use one of auto, nftables");
     let error = load_with::<Args>(strings(&["p", "--host=h", "--fire=ipfw"]), &none).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("unexpected argument '--fire' found"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("unexpected argument '--fire' found"), "{error}");
     assert!(!error.to_string().contains('\n'), "{error}");
     assert_eq!(error.exit_code(), 64);
 }
@@ -174,53 +137,33 @@ fn a_file_that_cannot_be_read_or_parsed_is_refused() {
     let none = |_: &str| None;
     let error = load_with::<Args>(strings(&["p", "--config", "/nowhere/at.all"]), &none).unwrap_err();
     assert_eq!(error.exit_code(), 66);
-    assert!(
-        error
-            .to_string()
-            .starts_with("cannot read /nowhere/at.all (--config): "),
-        "{error}"
-    );
-    for hostile in [
-        "[a, b]",
-        "host: [",
-        "a: &a [*a, *a]\n",
-        "host: h\n---\nhost: i\n",
-        "\tx",
-        "host: [[a]]",
-    ] {
+    assert!(error.to_string().starts_with("cannot read /nowhere/at.all (--config): "), "{error}");
+    for hostile in ["[a, b]", "host: [", "a: &a [*a, *a]\n", "host: h\n---\nhost: i\n", "\tx", "host: [[a]]"]
+    {
         let error = from_file(&yaml(hostile)).unwrap_err();
-        assert!(
-            matches!(error, ConfigError::File { .. }),
-            "{hostile:?}: {error:?}"
-        );
+        assert!(matches!(error, ConfigError::File { .. }), "{hostile:?}: {error:?}");
         assert!(!error.to_string().contains('\n'), "{error}");
     }
     let long = yaml(&format!("host: {}\n", "x".repeat(FILE_BYTES_MAX as usize)));
-    assert!(
-        from_file(&long)
-            .unwrap_err()
-            .to_string()
-            .ends_with("it is longer than 1048576 bytes")
-    );
+    assert!(from_file(&long).unwrap_err().to_string().ends_with("it is longer than 1048576 bytes"));
 }
 
 #[test]
 fn help_and_version_are_no_errors_and_help_names_the_variables() {
     let none = |_: &str| None;
-    for args in [
-        &["p", "--help"][..],
-        &["p", "--version"],
-        &["p", "--firewall=auto", "--help"],
-    ] {
+    for args in [&["p", "--help"][..], &["p", "--version"], &["p", "--firewall=auto", "--help"]] {
         let error = load_with::<Args>(strings(args), &none).unwrap_err();
         assert_eq!(error.exit_code(), 0);
-        let ConfigError::Said { text } = error else {
-            panic!("{error:?}")
-        };
-        assert!(
-            text.contains("FLEETKNOCK_HOST") || text.contains("1.2.3"),
-            "{text}"
-        );
+        let ConfigError::Said { text } = error else { panic!("{error:?}") };
+        assert!(text.contains("FLEETKNOCK_HOST") || text.contains("1.2.3"), "{text}");
+    }
+}
+
+#[test]
+fn a_listen_address_needs_a_port() {
+    assert_eq!(listen_address("[::1]:9600").unwrap().port(), 9600);
+    for wrong in ["", "9600", "localhost:9600", "127.0.0.1", "127.0.0.1:65536"] {
+        assert!(listen_address(wrong).unwrap_err().contains("127.0.0.1:9600"), "{wrong}");
     }
 }
 
@@ -231,10 +174,7 @@ fn yaml(text: &str) -> NamedTempFile {
 }
 
 fn from_file(file: &NamedTempFile) -> Result<Args, ConfigError> {
-    load_with(
-        strings(&["p", "--config", file.path().to_str().unwrap()]),
-        &|_| None,
-    )
+    load_with(strings(&["p", "--config", file.path().to_str().unwrap()]), &|_| None)
 }
 
 fn strings(args: &[&str]) -> Vec<OsString> {

@@ -32,13 +32,7 @@ async fn a_second_signal_aborts() {
     sender.send(Signal::Interrupt).await.unwrap();
     let error = drain.wait(signals, LONG).await.unwrap_err();
     assert_eq!(error.exit_code(), 130);
-    assert_eq!(
-        DrainError::Aborted {
-            signal: Signal::Terminate
-        }
-        .exit_code(),
-        143
-    );
+    assert_eq!(DrainError::Aborted { signal: Signal::Terminate }.exit_code(), 143);
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,11 +63,7 @@ async fn the_end_of_a_vital_task_ends_the_process_with_its_name() {
         let (_sender, signals) = signals();
         let error = drain.clone().wait(signals, LONG).await.unwrap_err();
         assert_eq!(error.to_string(), said);
-        let code = if how == 1 {
-            exit::NO_PERMISSION
-        } else {
-            exit::SOFTWARE
-        };
+        let code = if how == 1 { exit::NO_PERMISSION } else { exit::SOFTWARE };
         assert_eq!(error.exit_code(), code);
         assert!(drain.has_started());
     }
