@@ -196,7 +196,7 @@ fn open(firewall: &mut dyn Firewall, openings: &[Opened], since: Instant) -> Vec
         return openings.iter().map(|opened| result(opened, None, since)).collect();
     }
     let one_by_one = openings.iter().map(|opened| {
-        let failed = firewall.open(&opened.elements).err();
+        let failed = if opened.elements.is_empty() { None } else { firewall.open(&opened.elements).err() };
         result(opened, failed.map(|error| error.to_string()), since)
     });
     one_by_one.collect()
@@ -214,3 +214,6 @@ fn result(opened: &Opened, failed: Option<String>, since: Instant) -> v1::Openin
         took_us: u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX),
     }
 }
+
+#[cfg(test)]
+mod tests;
