@@ -143,9 +143,12 @@ async fn after_a_lost_stream_the_window_is_sent_again_in_order() {
     stream.say(Kind::Snapshot(snapshot(1, &["tcp/22"], vec![opening("a", "203.0.113.5", "tcp/22", 1)])));
     stream.result().await;
     drop(stream);
-    host.see("2001:db8::5", "tcp/7003");
 
-    let mut stream = controller.attach(LONG).await;
+    // Seen while cut off: the old stream is gone for sure when the new one says Hello.
+    let mut stream = controller.stream().await;
+    assert!(matches!(stream.hear().await, Said::Hello(_)));
+    host.see("2001:db8::5", "tcp/7003");
+    stream.welcome(LONG);
     assert_eq!(host.firewall.openings(), ["203.0.113.5 tcp/22"], "nothing is closed while cut off");
     let mut again = Vec::new();
     while again.len() < 3 {
