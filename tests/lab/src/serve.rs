@@ -11,9 +11,12 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections at a time; more are closed at once.
-const CONNECTIONS_MAX: usize = 512;
+const CONNECTIONS_MAX: usize = 2_048;
+/// Connects that wait to be accepted.
+const BACKLOG: i32 = 1_024;
 
 /// Listens on these ports, IPv4 and IPv6, echoes what comes, and never returns. Says so on `out` once all ports listen.
 ///
@@ -22,8 +25,7 @@ const CONNECTIONS_MAX: usize = 512;
 pub fn serve(tcp: &[u16], udp: &[u16], name: &str, out: &mut dyn Write) -> Result<()> {
     let connections = Arc::new(AtomicUsize::new(0));
     for port in tcp {
-        let listener =
-            TcpListener::bind(any(*port)).with_context(|| format!("cannot listen on tcp/{port}"))?;
+        let listener = listen(*port).with_context(|| format!("cannot listen on tcp/{port}"))?;
         let connections = Arc::clone(&connections);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -55,6 +57,15 @@ pub fn serve(tcp: &[u16], udp: &[u16], name: &str, out: &mut dyn Write) -> Resul
     loop {
         thread::park();
     }
+}
+
+/// The standard library's backlog of 128 would drop connects when some hundred come at once.
+fn listen(port: u16) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&any(port).into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Both families: Linux serves IPv4 on an IPv6 socket unless `net.ipv6.bindv6only` says otherwise.

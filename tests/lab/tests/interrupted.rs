@@ -1,4 +1,5 @@
 //! A lab goes away when its process is interrupted, and at the latest when the next one starts.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::{
     fs,

@@ -47,7 +47,7 @@ fn management_networks_are_never_banned() -> Result<()> {
         let three = Three::guarded(lab, MIXED, 120)?;
         let (manager, bad) = (lab.client("manager")?, lab.client("bad")?);
         let apart = lab.host("apart-1")?;
-        let network = format!("{}/24", manager.v4());
+        let network = format!("{}/32", manager.v4());
         let _agent =
             three.fleet.agent_with(&apart, &[], &["--firewall", "auto", "--management", &network])?;
         three.fleet.wait_connected(4)?;

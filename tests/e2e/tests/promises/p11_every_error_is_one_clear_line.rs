@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use fleetknock_e2e::{MIXED, Three};
 use fleetknock_lab::{Fleet, Lab, Output, programs};
 
 const GOOD: &str = "apiVersion: fleetknock.io/v1
@@ -26,11 +25,11 @@ spec:
 #[test]
 fn the_operators_mistakes() -> Result<()> {
     Lab::scenario("mistakes", |lab| {
-        let three = Three::start(lab, MIXED)?;
+        let fleet = Fleet::start(lab)?;
         let apply = |yaml: &str| {
             let program = programs::path("fleetknock")?.to_string_lossy().into_owned();
-            let command = [&program, "--controller", &three.fleet.url(), "--insecure", "apply", "-f", "-"];
-            three.fleet.control().run_with(&command, Some(yaml), Duration::from_secs(10))
+            let command = [&program, "--controller", &fleet.url(), "--insecure", "apply", "-f", "-"];
+            fleet.control().run_with(&command, Some(yaml), Duration::from_secs(10))
         };
         one_line(&apply(&GOOD.replace("within:", "witin:"))?, &["witin", "within", "line 10"])?;
         one_line(&apply(&GOOD.replace("tcp/51003", "tcp/510033"))?, &["510033"])?;
@@ -48,7 +47,7 @@ fn the_operators_mistakes() -> Result<()> {
             (&["delete", "door", "no-such-door"], &["no-such-door"]),
             (&["knock", "tcp/0@10.77.0.1"], &["tcp/0"]),
         ] {
-            one_line(&three.fleet.cli(arguments)?, words)?;
+            one_line(&fleet.cli(arguments)?, words)?;
         }
         Ok(())
     })
