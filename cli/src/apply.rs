@@ -52,13 +52,15 @@ pub(crate) async fn run(command: &Apply, controller: &Controller, out: &mut Out)
             }
         }
     }
+    // One mistake is one line; several are one line each and a last one that sums up.
+    if let [problem] = &problems[..] {
+        return Err(exit::coded(exit::DATA, anyhow!("{problem}; nothing was applied")));
+    }
     if !problems.is_empty() {
         for problem in &problems {
             out.problem(problem)?;
         }
-        let what =
-            if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
-        return Err(exit::coded(exit::DATA, anyhow!("{what}: nothing was applied")));
+        return Err(exit::coded(exit::DATA, anyhow!("{} problems: nothing was applied", problems.len())));
     }
     for (done, found) in doors.found.iter().enumerate() {
         let answer = send(found, command.weak, command.dry_run, controller).await.map_err(|error| {

@@ -68,8 +68,8 @@ fn nothing_is_applied_when_anything_is_wrong() {
     assert_eq!(
         refused.errors,
         [
-            "fleetknock: error: (standard input):13: unknown field 'prots' in spec.opens; did you mean 'ports'?",
-            "fleetknock: error: 1 problem: nothing was applied",
+            "fleetknock: error: (standard input):13: unknown field 'prots' in spec.opens; did you mean 'ports'?; nothing \
+             was applied",
         ]
     );
     let scan = DOOR.replace("NAME", "scan").replace("udp/23981", "tcp/23981");
@@ -86,7 +86,7 @@ fn nothing_is_applied_when_anything_is_wrong() {
     assert_eq!(refused.code, 65);
     assert_eq!(
         refused.errors[0],
-        "fleetknock: error: (standard input):8: door.name: the controller does not like it"
+        "fleetknock: error: (standard input):8: door.name: the controller does not like it; nothing was applied"
     );
     assert_eq!(fleet.run(&["get", "doors", "-o", "json"], "").lines, ["[]"]);
 
