@@ -41,6 +41,8 @@ pub enum Decision {
         door: DoorName,
         /// For whom.
         source: Source,
+        /// When its last packet was captured.
+        knocked: Timestamp,
     },
 }
 
@@ -81,9 +83,19 @@ pub async fn run(shared: Arc<Shared>, mut decisions: mpsc::Receiver<Decision>) {
 
 async fn carry_out(shared: &Shared, decision: Decision) {
     match decision {
-        Decision::Open { door, source } => {
-            let request = Request { door, source, duration: None, by: By::Knock, reason: String::new() };
+        Decision::Open { door, source, knocked } => {
+            let request = Request {
+                door,
+                source,
+                duration: None,
+                knocked: Some(knocked),
+                by: By::Knock,
+                reason: String::new(),
+            };
             if let Err(error) = open(shared, &request).await {
+                if matches!(error, DecideError::Refused(Refusal::Known)) {
+                    return;
+                }
                 shared.metrics.refused.inc();
                 tracing::warn!(door = %request.door, %error, "a complete knock opened nothing");
                 shared.say(fleetknock_proto::v1::Event {

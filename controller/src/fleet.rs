@@ -43,6 +43,10 @@ pub struct Fleet {
 
 /// What a change of the store meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "few exist at a time, and a box would be one more allocation before every push"
+)]
 pub enum Effect {
     /// A source is banned, or its ban changed.
     Banned(BanRecord),

@@ -26,6 +26,10 @@ pub const KEEP_ENDED: Duration = Duration::from_secs(3600);
 /// At most this many bans that hold at the same time; further misses are ignored then, not recorded.
 pub const BANS_MAX: usize = 10_000;
 
+/// A knock is told from a later one by the time of its last packet. The same packet, sent again after a reconnection,
+/// is put at a slightly different time as the clocks are measured anew; nobody knocks a whole sequence again so soon.
+const SAME_KNOCK: Duration = Duration::from_millis(250);
+
 /// What is asked to be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -35,6 +39,8 @@ pub struct Request {
     pub source: Source,
     /// For how long; otherwise as the door says. Capped at [`OPEN_FOR_MAX`].
     pub duration: Option<Duration>,
+    /// When the last packet of the knock was captured; nothing for an operator.
+    pub knocked: Option<Timestamp>,
     /// Who asks.
     pub by: By,
     /// Why, for the record.
@@ -66,6 +72,9 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// The opening has answered this very knock already, or was taken back after it.
+    #[error("this knock has been answered already")]
+    Known,
     /// There is no such door (any more).
     #[error("there is no door '{0}'")]
     NoDoor(DoorName),
@@ -92,6 +101,11 @@ pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -
     let opens = door.record.door.opens();
     let expires = now + request.duration.unwrap_or(opens.duration).min(OPEN_FOR_MAX);
     let held = fleet.openings().get(&(request.door.clone(), request.source));
+    if let (Some(held), Some(knocked)) = (held, request.knocked)
+        && is_answered(&held.record, knocked)
+    {
+        return Err(Refusal::Known);
+    }
     let active = held.map(|held| &held.record).filter(|opening| opening.is_active(now));
     let opening = OpeningRecord {
         id: active.map_or_else(|| fresh_id.to_owned(), |opening| opening.id.clone()),
@@ -105,6 +119,7 @@ pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -
         generation: active.map_or(1, |opening| opening.generation.saturating_add(1)),
         by: request.by.clone(),
         reason: request.reason.clone(),
+        knocked: request.knocked.max(held.and_then(|held| held.record.knocked)),
         withdrawn: None,
     };
     let key = Key::Opening(request.door.clone(), request.source);
@@ -116,6 +131,12 @@ pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -
         changes: vec![put(&key, &opening)?],
     };
     Ok(Granted { opening, transaction })
+}
+
+/// Whether an opening answers a knock of that time, or was taken back after it.
+fn is_answered(opening: &OpeningRecord, knocked: Timestamp) -> bool {
+    let answered = opening.knocked.is_some_and(|last| knocked <= last + SAME_KNOCK);
+    answered || opening.withdrawn.as_ref().is_some_and(|how| knocked <= how.at)
 }
 
 /// Takes openings back. Those that are not active are left out; nothing is returned when none is left.

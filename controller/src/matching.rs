@@ -16,7 +16,7 @@ use fleetknock_core::{
     door::DoorName,
     host::HostId,
     knock::Observation,
-    matcher::{self, Attempt, Matcher, Verdict},
+    matcher::{self, Attempt, Matcher, READ_AHEAD, Verdict},
     source::Source,
     time::Timestamp,
 };
@@ -180,7 +180,11 @@ impl Service {
         let now = now();
         let mut found = Vec::new();
         let mut counts: HashMap<&'static str, u64> = HashMap::new();
-        for observation in batch {
+        for (position, observation) in batch.iter().enumerate() {
+            if position % READ_AHEAD == 0 {
+                let next = (position + READ_AHEAD).min(batch.len());
+                self.matcher.read_ahead(&batch[position..next]);
+            }
             if self.bans.get(&observation.source).is_some_and(|until| *until > now) {
                 *counts.entry("banned").or_default() += 1;
                 continue;
@@ -190,9 +194,11 @@ impl Service {
             self.say_progress(&verdict, observation, now);
             for decision in found.drain(..) {
                 let decision = match decision {
-                    matcher::Decision::Complete(complete) => {
-                        Decision::Open { door: complete.door, source: complete.source }
-                    }
+                    matcher::Decision::Complete(complete) => Decision::Open {
+                        door: complete.door,
+                        source: complete.source,
+                        knocked: complete.last,
+                    },
                     matcher::Decision::Ban { source, misses, window } => {
                         Decision::Ban { source, reason: format!("{misses} misses in {} s", window.as_secs()) }
                     }

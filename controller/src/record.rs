@@ -147,6 +147,10 @@ pub struct OpeningRecord {
     /// Why, if an operator said so.
     #[serde(default)]
     pub reason: String,
+    /// When the last knock that it answers was captured. Agents send again what they keep when they reconnect; a
+    /// knock that is not later than this is that same knock.
+    #[serde(default)]
+    pub knocked: Option<Timestamp>,
     /// Set once it was taken back before its time.
     #[serde(default)]
     pub withdrawn: Option<Withdrawn>,

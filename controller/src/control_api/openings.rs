@@ -59,6 +59,7 @@ pub(super) async fn open(shared: &Shared, request: pb::OpenRequest) -> Result<pb
         door: door_name("door", &request.door)?,
         source: source("source", &request.source)?,
         duration: (request.for_ms > 0).then_some(duration),
+        knocked: None,
         by: By::Operator,
         reason: reason(&request.reason, "")?,
     };

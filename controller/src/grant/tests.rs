@@ -34,6 +34,24 @@ fn knocking_again_extends_the_one_opening() {
 }
 
 #[test]
+fn a_knock_that_is_sent_again_neither_extends_nor_brings_back() {
+    let mut fleet = fleet();
+    let knock = |second: u64| Request { knocked: Some(at(second)), ..request() };
+    let transaction = grant(&fleet, &knock(10), "op-1", at(10)).unwrap().transaction;
+    commit(&mut fleet, 5, transaction);
+    for earlier in [5, 10] {
+        assert_eq!(grant(&fleet, &knock(earlier), "op-2", at(12)).unwrap_err(), Refusal::Known);
+    }
+    assert_eq!(grant(&fleet, &knock(12), "op-2", at(12)).unwrap().opening.generation, 2);
+    let how = Withdrawn { at: at(20), ..withdrawn() };
+    let held: Vec<_> = fleet.openings().values().collect();
+    let (_, transaction) = withdraw(&held, &how, at(20)).unwrap().unwrap();
+    commit(&mut fleet, 6, transaction);
+    assert_eq!(grant(&fleet, &knock(19), "op-2", at(21)).unwrap_err(), Refusal::Known);
+    assert_eq!(grant(&fleet, &knock(21), "op-2", at(21)).unwrap().opening.id, "op-2");
+}
+
+#[test]
 fn a_shorter_request_never_shortens_what_is_open() {
     let mut fleet = fleet();
     open(&mut fleet, 5);
@@ -96,6 +114,7 @@ fn request() -> Request {
         door: "bastion-ssh".parse().unwrap(),
         source: "203.0.113.5".parse().unwrap(),
         duration: None,
+        knocked: None,
         by: By::Knock,
         reason: String::new(),
     }

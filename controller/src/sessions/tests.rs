@@ -168,6 +168,7 @@ impl Bench {
             door: "bastion-ssh".parse().unwrap(),
             source: source(),
             duration: None,
+            knocked: None,
             by: By::Knock,
             reason: String::new(),
         };

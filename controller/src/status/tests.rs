@@ -72,6 +72,7 @@ fn opening() -> OpeningRecord {
         generation: 1,
         by: By::Knock,
         reason: String::new(),
+        knocked: None,
         withdrawn: None,
     }
 }

@@ -86,7 +86,8 @@ impl EtcdOptions {
         if self.endpoints.is_empty() {
             return Err(StoreError::Invalid("no etcd endpoint is given".to_owned()));
         }
-        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+        let fits =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
         if self.fleet.is_empty() || self.fleet.len() > FLEET_MAX || !self.fleet.bytes().all(fits) {
             return Err(StoreError::Invalid(format!(
                 "fleet {:?}: 1 to {FLEET_MAX} lower-case letters, digits, hyphens and dots",

@@ -1,4 +1,10 @@
 //! A whole controller in one process, spoken to by agents and operators over real gRPC on loopback.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail as tests do"
+)]
 
 mod promises;
 mod support;

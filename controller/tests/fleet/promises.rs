@@ -50,6 +50,8 @@ async fn knocks_on_three_hosts_open_the_door_on_its_host() {
         tokio::task::yield_now().await;
     }
 
+    // So soon after the first it would be taken for the same knock, sent again.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     edge.knock(CLIENT, 7412).await;
     db.knock(CLIENT, 23981).await;
     bastion.knock(CLIENT, 5103).await;
@@ -100,7 +102,8 @@ async fn misses_bring_a_ban_on_every_host_but_not_for_management() {
     assert_eq!(bans.len(), 1, "{bans:?}");
     assert_eq!(bans[0].by, "policy");
 
-    let open = pb::OpenRequest { door: "bastion-ssh".into(), source: "203.0.113.5".into(), ..Default::default() };
+    let open =
+        pb::OpenRequest { door: "bastion-ssh".into(), source: "203.0.113.5".into(), ..Default::default() };
     let refused = operator.open(open.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("fleetknock unban 203.0.113.5"), "{}", refused.message());
@@ -188,7 +191,8 @@ async fn another_controller_over_the_same_store_knows_everything() {
     let mut edge = first.agent("edge-1", "edge").await;
     let mut bastion = second.agent("bastion-1", "bastion").await;
     assert_eq!(bastion.snapshot.guard.as_ref().unwrap().ports, [tcp(22)]);
-    let open = pb::OpenRequest { door: "bastion-ssh".into(), source: "203.0.113.5".into(), ..Default::default() };
+    let open =
+        pb::OpenRequest { door: "bastion-ssh".into(), source: "203.0.113.5".into(), ..Default::default() };
     operator.open(open).await.unwrap();
     bastion.opening().await;
     edge.knock(CLIENT, 1).await;
