@@ -1,3 +1,5 @@
+//! The agent's settings: what is accepted, and what each refusal says.
+
 use std::ffi::OsString;
 
 use fleetknock_runtime::config::load_with;

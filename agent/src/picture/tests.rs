@@ -1,3 +1,5 @@
+//! The picture against a plain model, after any snapshots and deltas.
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},

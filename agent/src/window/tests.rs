@@ -1,3 +1,5 @@
+//! What is kept for re-sending, by count and by age.
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;

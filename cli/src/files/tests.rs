@@ -1,3 +1,5 @@
+//! Files, folders and standard input become doors, or one line per problem.
+
 use super::*;
 
 const DOOR: &str = "apiVersion: fleetknock.io/v1

@@ -1,3 +1,5 @@
+//! Tables and documents, letter by letter.
+
 use fleetknock_proto::v1;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What the controller says, as operators read it.
+
 use fleetknock_core::door::yaml;
 use fleetknock_proto::convert;
 

@@ -1,3 +1,5 @@
+//! Real and odd knockd configurations, and what could not be carried over.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Every conversion there and back; hostile messages are refused by field.
+
 use std::collections::BTreeSet;
 
 use fleetknock_core::door::{Door, DoorParts, Knock, Opens, STEPS_MAX, Sequence, Step, yaml};

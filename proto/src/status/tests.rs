@@ -1,3 +1,5 @@
+//! Errors carry their details across the wire and are told in one line.
+
 use proptest::prelude::*;
 use tonic::codegen::Bytes;
 

@@ -1,3 +1,5 @@
+//! What the admin server answers.
+
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},

@@ -1,3 +1,5 @@
+//! Delays stay within their bounds.
+
 use std::time::Duration;
 
 use super::{Backoff, BackoffError};

@@ -1,3 +1,5 @@
+//! Flag before environment before file before default, and what each mistake is told.
+
 use std::{ffi::OsString, io::Write as _};
 
 use clap::{Parser, ValueEnum};

@@ -1,3 +1,5 @@
+//! Signals, vital tasks and grace.
+
 use std::time::Duration;
 
 use tokio::sync::mpsc;

@@ -1,3 +1,5 @@
+//! The firewall's thread, with a driver that does as the test says.
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,

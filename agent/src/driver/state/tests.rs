@@ -1,3 +1,5 @@
+//! The state file is read back as written, and hostile contents are refused.
+
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What differs between a kernel and a picture, case by case.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! The dry run remembers what it was told, and forgets it by time.
+
 use super::*;
 
 #[test]

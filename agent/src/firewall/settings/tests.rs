@@ -1,3 +1,5 @@
+//! The firewall's settings as operators write them.
+
 use super::*;
 
 #[test]

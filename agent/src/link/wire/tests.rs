@@ -1,3 +1,5 @@
+//! What a controller says is parsed before it is used.
+
 use std::net::IpAddr;
 
 use fleetknock_core::time::Timestamp;

@@ -1,3 +1,5 @@
+//! The strength of knocks, and what makes them weak.
+
 use super::*;
 use crate::door::yaml;
 

@@ -1,3 +1,5 @@
+//! Doors as operators write them: the round trip, and what each mistake is told.
+
 use std::{collections::BTreeSet, time::Duration};
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The programs are called with a deadline, and their errors are understood.
+
 use super::*;
 
 #[test]

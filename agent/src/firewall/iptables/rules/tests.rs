@@ -1,3 +1,5 @@
+//! The rules as they are placed and as the kernel lists them.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Netlink attributes are read back as written; hostile bytes do not panic.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Set elements are read back as written.
+
 use super::*;
 
 #[test]
