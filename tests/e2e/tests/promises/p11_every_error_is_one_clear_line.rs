@@ -31,10 +31,10 @@ fn the_operators_mistakes() -> Result<()> {
             let command = [&program, "--controller", &fleet.url(), "--insecure", "apply", "-f", "-"];
             fleet.control().run_with(&command, Some(yaml), Duration::from_secs(10))
         };
-        one_line(&apply(&GOOD.replace("within:", "witin:"))?, &["witin", "within", "line 10"])?;
+        one_line(&apply(&GOOD.replace("within:", "witin:"))?, &["witin", "within", ":10:"])?;
         one_line(&apply(&GOOD.replace("tcp/51003", "tcp/510033"))?, &["510033"])?;
         one_line(&apply(&GOOD.replace("for: 30s", "for: 30h"))?, &["spec.opens.for"])?;
-        one_line(&apply("{{{")?, &["line 1"])?;
+        one_line(&apply("{{{")?, &[":1:"])?;
         // A label that no host carries is no error: the host may come later. It is said.
         let output = apply(&GOOD.replace("role: edge", "role: egde"))?;
         ensure!(output.code == 0, "a door for hosts to come was refused: {output:?}");
