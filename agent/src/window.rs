@@ -69,11 +69,7 @@ impl<T> Window<T> {
             self.lost += u64::from(oldest.counter > self.sent_ever.max(self.acknowledged));
         }
         self.counter += 1;
-        self.kept.push_back(Kept {
-            counter: self.counter,
-            seen,
-            at: now,
-        });
+        self.kept.push_back(Kept { counter: self.counter, seen, at: now });
         self.counter
     }
 
@@ -105,11 +101,7 @@ impl<T> Window<T> {
 
     /// Forgets what is older than the window's age.
     pub fn forget(&mut self, now: Instant) {
-        while self
-            .kept
-            .front()
-            .is_some_and(|kept| now.saturating_duration_since(kept.at) > self.age)
-        {
+        while self.kept.front().is_some_and(|kept| now.saturating_duration_since(kept.at) > self.age) {
             if let Some(kept) = self.kept.pop_front() {
                 self.lost += u64::from(kept.counter > self.sent_ever.max(self.acknowledged));
             }

@@ -156,17 +156,24 @@ impl Door {
         }
         let ports = &parts.opens.ports;
         if ports.is_empty() || ports.len() > OPEN_PORTS_MAX {
-            return refuse("spec.opens.ports", format!("a door opens 1 to {OPEN_PORTS_MAX} ports, not {}", ports.len()));
+            return refuse(
+                "spec.opens.ports",
+                format!("a door opens 1 to {OPEN_PORTS_MAX} ports, not {}", ports.len()),
+            );
         }
         if let Some(port) = ports.iter().find(|port| port.protocol() == Protocol::Icmp) {
-            return refuse("spec.opens.ports", format!("{port} cannot be opened: only tcp and udp ports can"));
+            return refuse(
+                "spec.opens.ports",
+                format!("{port} cannot be opened: only tcp and udp ports can"),
+            );
         }
         if let Knock::Sequence(sequence) = &parts.knock
             && sequence.steps.iter().any(|step| ports.contains(&step.port))
         {
             return refuse(
                 "spec.knock.sequence",
-                "a step knocks at a port that this door opens; guarded ports are not in the knock space".to_owned(),
+                "a step knocks at a port that this door opens; guarded ports are not in the knock space"
+                    .to_owned(),
             );
         }
         if !(SHORTEST..=OPEN_FOR_MAX).contains(&parts.opens.duration) {

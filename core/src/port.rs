@@ -247,7 +247,20 @@ mod tests {
 
     #[test]
     fn what_is_no_port_is_refused() {
-        for text in ["", "22", "tcp", "tcp/", "tcp/0", "tcp/65536", "tcp/+1", "tcp/-1", "sctp/1", "TCP/1", "tcp/1 ", "tcp/1/2"] {
+        for text in [
+            "",
+            "22",
+            "tcp",
+            "tcp/",
+            "tcp/0",
+            "tcp/65536",
+            "tcp/+1",
+            "tcp/-1",
+            "sctp/1",
+            "TCP/1",
+            "tcp/1 ",
+            "tcp/1/2",
+        ] {
             assert!(text.parse::<Port>().is_err(), "{text}");
         }
         for text in ["tcp/2-1", "tcp/0-5", "tcp/1-", "tcp/-", "tcp/1-2-3"] {

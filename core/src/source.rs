@@ -1,6 +1,10 @@
 //! Who knocks: a source address, in one spelling.
 
-use std::{fmt, net::{IpAddr, Ipv6Addr}, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    str::FromStr,
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};

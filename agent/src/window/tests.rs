@@ -90,8 +90,5 @@ proptest! {
 
 fn batch<T: Clone>(window: &mut Window<T>, count_max: usize) -> (Vec<(u64, T)>, bool) {
     let (kept, resent) = window.next_batch(count_max);
-    (
-        kept.map(|kept| (kept.counter, kept.seen.clone())).collect(),
-        resent,
-    )
+    (kept.map(|kept| (kept.counter, kept.seen.clone())).collect(), resent)
 }
