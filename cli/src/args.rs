@@ -20,7 +20,7 @@ pub(crate) struct Cli {
 }
 
 const AFTER_HELP: &str =
-    "Exit codes: 0 done, 1 not found or refused, 64 wrong usage, 65 wrong file or field, 66 file cannot be
+    "Exit codes: 0 done, 1 not found or refused, 64 wrong usage, 65 wrong file or field, 66 file cannot be \
 read, 69 controller cannot be reached, 75 try again, 77 not permitted.
 
 Examples:

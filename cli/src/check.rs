@@ -17,9 +17,9 @@ use crate::{files, output::Out};
 /// Reads doors, computes how hard their knocks are to guess, and says what would be refused.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The strength of a knock is the sum over its steps of log2(ports x hosts / hosts at which the step counts):
-16 bits for a TCP or UDP step at any host, three more at one host of eight. Below 32 bits it is refused, as
-are ports that only rise or only fall, and repeated ports.
+    after_help = "The strength of a knock is the sum over its steps of log2(ports x hosts / hosts at which the \
+step counts): 16 bits for a TCP or UDP step at any host, three more at one host of eight. Below 32 bits it is \
+refused, as are ports that only rise or only fall, and repeated ports.
 
 Examples:
   fleetknock check bastion.yaml
