@@ -18,10 +18,12 @@ use crate::{
 };
 
 /// Rounds that count, and those before them that warm up.
-const ROUNDS: u8 = 25;
+const ROUNDS: u8 = 41;
 const WARM_UP: u8 = 3;
 /// Between two knocks: keeps them in order for those that look at every packet by itself.
 const PAUSE: Duration = Duration::from_millis(5);
+/// Before a knock: between nothing and this, another time in each round, so that those that poll are met at every phase.
+const PHASES_MS: u64 = 61;
 /// Between two connects of the prober.
 const PROBE_EVERY: Duration = Duration::from_micros(50);
 /// Connects under way at a time; the oldest is given up.
@@ -60,6 +62,8 @@ fn measure(lab: &Lab) -> Result<Vec<Row>> {
         contenders.iter().map(|one| Row { name: one.name.to_owned(), times: Vec::new() }).collect();
     for (round, source) in sources.iter().enumerate() {
         for turn in 0..contenders.len() {
+            // 61 is prime: the multiples of 17 and 29 go through all phases.
+            thread::sleep(Duration::from_millis((17 * round as u64 + 29 * turn as u64) % PHASES_MS));
             let turn = (turn + round) % contenders.len();
             let took = once(&client, *source, &contenders[turn])?;
             if round >= WARM_UP.into() {
