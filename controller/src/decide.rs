@@ -6,7 +6,7 @@ use fleetknock_core::{door::DoorName, source::Source, time::Timestamp};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
-    grant::{self, BANS_MAX, Refusal, Request},
+    grant::{self, BANS_MAX, Knocked, Refusal, Request},
     record::{BanRecord, By, OpeningRecord, Withdrawn},
     shared::{Shared, now},
     store::{CHANGES_MAX, Revision, StoreError, Transaction},
@@ -41,8 +41,8 @@ pub enum Decision {
         door: DoorName,
         /// For whom.
         source: Source,
-        /// When its last packet was captured.
-        knocked: Timestamp,
+        /// When.
+        knocked: Knocked,
     },
 }
 

@@ -27,8 +27,18 @@ pub const KEEP_ENDED: Duration = Duration::from_secs(3600);
 pub const BANS_MAX: usize = 10_000;
 
 /// A knock is told from a later one by the time of its last packet. The same packet, sent again after a reconnection,
-/// is put at a slightly different time as the clocks are measured anew; nobody knocks a whole sequence again so soon.
-const SAME_KNOCK: Duration = Duration::from_millis(250);
+/// is put at a slightly different time as the clocks are measured anew: each time within its uncertainty, and this for
+/// what the uncertainties of different hosts differ. Nobody knocks a whole sequence again so soon.
+const SAME_KNOCK: Duration = Duration::from_millis(20);
+
+/// When a knock was complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Knocked {
+    /// When its last packet was captured.
+    pub at: Timestamp,
+    /// Within what that is certain.
+    pub uncertainty: Duration,
+}
 
 /// What is asked to be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +49,8 @@ pub struct Request {
     pub source: Source,
     /// For how long; otherwise as the door says. Capped at [`OPEN_FOR_MAX`].
     pub duration: Option<Duration>,
-    /// When the last packet of the knock was captured; nothing for an operator.
-    pub knocked: Option<Timestamp>,
+    /// Nothing for an operator.
+    pub knocked: Option<Knocked>,
     /// Who asks.
     pub by: By,
     /// Why, for the record.
@@ -119,7 +129,7 @@ pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -
         generation: active.map_or(1, |opening| opening.generation.saturating_add(1)),
         by: request.by.clone(),
         reason: request.reason.clone(),
-        knocked: request.knocked.max(held.and_then(|held| held.record.knocked)),
+        knocked: request.knocked.map(|knocked| knocked.at).max(held.and_then(|held| held.record.knocked)),
         withdrawn: None,
     };
     let key = Key::Opening(request.door.clone(), request.source);
@@ -134,9 +144,10 @@ pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -
 }
 
 /// Whether an opening answers a knock of that time, or was taken back after it.
-fn is_answered(opening: &OpeningRecord, knocked: Timestamp) -> bool {
-    let answered = opening.knocked.is_some_and(|last| knocked <= last + SAME_KNOCK);
-    answered || opening.withdrawn.as_ref().is_some_and(|how| knocked <= how.at)
+fn is_answered(opening: &OpeningRecord, knocked: Knocked) -> bool {
+    let same = SAME_KNOCK + knocked.uncertainty * 2;
+    let answered = opening.knocked.is_some_and(|last| knocked.at <= last + same);
+    answered || opening.withdrawn.as_ref().is_some_and(|how| knocked.at <= how.at)
 }
 
 /// Takes openings back. Those that are not active are left out; nothing is returned when none is left.

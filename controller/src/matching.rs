@@ -28,6 +28,7 @@ use tokio::{
 
 use crate::{
     decide::Decision,
+    grant::Knocked,
     metrics::VerdictLabels,
     shared::{Shared, now},
 };
@@ -197,7 +198,7 @@ impl Service {
                     matcher::Decision::Complete(complete) => Decision::Open {
                         door: complete.door,
                         source: complete.source,
-                        knocked: complete.last,
+                        knocked: Knocked { at: complete.last, uncertainty: observation.uncertainty },
                     },
                     matcher::Decision::Ban { source, misses, window } => {
                         Decision::Ban { source, reason: format!("{misses} misses in {} s", window.as_secs()) }

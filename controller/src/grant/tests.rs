@@ -36,7 +36,10 @@ fn knocking_again_extends_the_one_opening() {
 #[test]
 fn a_knock_that_is_sent_again_neither_extends_nor_brings_back() {
     let mut fleet = fleet();
-    let knock = |second: u64| Request { knocked: Some(at(second)), ..request() };
+    let knock = |second: u64| {
+        let uncertainty = Duration::from_millis(1);
+        Request { knocked: Some(Knocked { at: at(second), uncertainty }), ..request() }
+    };
     let transaction = grant(&fleet, &knock(10), "op-1", at(10)).unwrap().transaction;
     commit(&mut fleet, 5, transaction);
     for earlier in [5, 10] {

@@ -51,7 +51,7 @@ async fn knocks_on_three_hosts_open_the_door_on_its_host() {
     }
 
     // So soon after the first it would be taken for the same knock, sent again.
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     edge.knock(CLIENT, 7412).await;
     db.knock(CLIENT, 23981).await;
     bastion.knock(CLIENT, 5103).await;

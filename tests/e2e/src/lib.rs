@@ -71,7 +71,14 @@ impl<'lab> Three<'lab> {
     /// # Errors
     /// When something does not get ready.
     pub fn start(lab: &'lab Lab, steps: Steps) -> Result<Self> {
-        let fleet = Fleet::start(lab)?;
+        Self::with(lab, Fleet::start(lab)?, steps)
+    }
+
+    /// The same around a controller that runs already.
+    ///
+    /// # Errors
+    /// When something does not get ready.
+    pub fn with(lab: &'lab Lab, fleet: Fleet<'lab>, steps: Steps) -> Result<Self> {
         let host = |name: &str, labels: &[&str], firewall: &str| -> Result<Agent> {
             let host = lab.host(name)?;
             host.serve(&[SSH, OTHER], &[VPN])?;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 
 use crate::{host::Host, probe::connect, process::Process, programs, wait_until};
 
@@ -73,6 +74,22 @@ impl Etcd {
             })?;
         }
         Ok(etcd)
+    }
+
+    /// Stops every member from answering, as a frozen machine or a cut network would.
+    ///
+    /// # Errors
+    /// When one is gone.
+    pub fn pause(&self) -> Result<()> {
+        self.members.iter().try_for_each(|(_, process)| process.signal(Signal::SIGSTOP))
+    }
+
+    /// Lets every member go on.
+    ///
+    /// # Errors
+    /// When one is gone.
+    pub fn resume(&self) -> Result<()> {
+        self.members.iter().try_for_each(|(_, process)| process.signal(Signal::SIGCONT))
     }
 
     /// As the controller's `--store` takes it.

@@ -13,3 +13,4 @@ mod p07_many_openings_expire_on_time;
 mod p08_published_container_ports_are_guarded;
 mod p09_misses_bring_a_ban;
 mod p11_every_error_is_one_clear_line;
+mod p12_etcd_holds_the_fleet_as_well;
