@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The task reads; what is sent goes through the session's bounded queue, which the fan-out fills. Everything from the
-//! agent is parsed into types in [`hello`] and in the wire crate before it is used.
+//! agent is parsed into types in `hello` and in the wire crate before it is used.
 
 use std::{
     pin::Pin,

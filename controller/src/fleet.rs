@@ -1,7 +1,7 @@
 //! The fleet as the store tells it: doors, hosts, openings and bans, and what each host should hold of them.
 //!
 //! Pure. Each controller keeps one copy, fed by the store's watch; nothing else changes it. A change is taken in by
-//! [`Fleet::apply`], which says what it meant ([`Effect`]); what a host should hold is asked of [`Fleet::guard`] and
+//! [`Fleet::apply`], which says what it meant ([`Effect`]); what a host should hold is asked of [`Fleet::guarded`] and
 //! [`Fleet::openings_on`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

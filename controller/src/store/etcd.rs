@@ -3,12 +3,12 @@
 //! Keys lie under `/fleetknock/FLEET/`; revisions are etcd's own. This file and its folder are the only place that
 //! knows etcd's client.
 //!
-//! **Members.** One client per endpoint and a preferred one among them ([`members`]): a call goes to the preferred
+//! **Members.** One client per endpoint and a preferred one among them (`members`): a call goes to the preferred
 //! member, and on failure to the next, until [`DEADLINE`]. Reads are linearizable and harmless to repeat.
 //!
 //! **Commits whose outcome is unknown.** A connection that breaks, or a leader that dies, leaves open whether a commit
 //! took place. It is sent again only when its own expectations keep it from happening twice: when it changes a key
-//! whose revision it expects. Every value carries a tag of the commit that wrote it ([`codec`]), so when the repetition
+//! whose revision it expects. Every value carries a tag of the commit that wrote it (`codec`), so when the repetition
 //! finds the expectations broken, our tag tells that the first attempt did it, and that is reported as the success it
 //! was. Everything else is [`StoreError::Unavailable`], which says that the outcome is unknown; never a false conflict
 //! and never a false success. One gap stays: a key that a first attempt created, and that somebody else deleted before
