@@ -15,7 +15,7 @@ use fleetknock_runtime::{
 use ipnet::IpNet;
 use tonic::transport::Uri;
 
-use crate::firewall::{AcceptIn, Kind};
+use crate::firewall::{AcceptIn, Kind, MarkBit};
 
 /// The port of a controller when its URL names none.
 pub const CONTROLLER_PORT: u16 = 7600;
@@ -76,6 +76,10 @@ pub struct Settings {
     /// A chain of this host's own firewall in which openings are accepted, such as inet/filter/input or INPUT
     #[arg(long, value_name = "CHAIN")]
     pub accept_in: Option<AcceptIn>,
+
+    /// The bit of the packet mark by which that chain knows what came through an opening
+    #[arg(long, value_name = "BIT", default_value_t = MarkBit::DEFAULT)]
+    pub mark: MarkBit,
 
     /// Where to serve /live, /ready and /metrics over HTTP; not at all unless given
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]

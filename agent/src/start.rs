@@ -47,7 +47,8 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
         "INSECURE: controllers are spoken to in plain text; whoever is on the way can open doors"
     );
 
-    let options = Options { accept_in: settings.accept_in.clone(), ..Options::default() };
+    let options =
+        Options { accept_in: settings.accept_in.clone(), mark: settings.mark, ..Options::default() };
     let mut firewall = firewall::choose(settings.firewall, options).map_err(firewall_error)?;
     let state = settings.state.as_deref().map(StateFile::open).transpose();
     let state = state.map_err(|error| exit::coded(exit::IO, error))?;

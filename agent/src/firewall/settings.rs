@@ -99,6 +99,25 @@ impl Default for MarkBit {
     }
 }
 
+impl fmt::Display for MarkBit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl FromStr for MarkBit {
+    type Err = SettingError;
+
+    /// Hexadecimal after `0x`, decimal otherwise.
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        let bit = match text.strip_prefix("0x") {
+            Some(digits) => u32::from_str_radix(digits, 16),
+            None => text.parse(),
+        };
+        Self::new(bit.map_err(|_| SettingError::Mark { text: text.to_owned() })?)
+    }
+}
+
 /// Families of nftables tables that see TCP and UDP over IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -236,6 +255,12 @@ pub enum SettingError {
     /// No such variant of iptables.
     #[error("unknown variant '{text}' of iptables; it must be system, nft or legacy")]
     Variant {
+        /// What was given.
+        text: String,
+    },
+    /// Not a number.
+    #[error("mark '{text}' is not a number; write one bit, such as 0x100000")]
+    Mark {
         /// What was given.
         text: String,
     },

@@ -47,3 +47,14 @@ fn a_mark_is_one_bit() {
         assert!(MarkBit::new(bit).is_err(), "{bit}");
     }
 }
+
+#[test]
+fn a_mark_is_read_as_it_is_written() {
+    for text in ["0x100000", "1048576"] {
+        assert_eq!(text.parse(), Ok(MarkBit::DEFAULT), "{text}");
+    }
+    assert_eq!(MarkBit::DEFAULT.to_string(), "0x100000");
+    for text in ["", "0", "3", "0x", "-1", "0x100000000", "mark"] {
+        assert!(text.parse::<MarkBit>().is_err(), "{text}");
+    }
+}
