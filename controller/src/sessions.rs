@@ -171,7 +171,7 @@ impl Sessions {
     /// Sends each agent what the effects mean for its host: one delta each, nothing to those whom it does not concern.
     pub fn push(&mut self, effects: &[Effect], fleet: &Fleet, wide: &FleetWide, now: Timestamp) {
         let mut deltas: BTreeMap<HostName, pb::Delta> = BTreeMap::new();
-        let mut guards = false;
+        let mut guards = Guards::Of(BTreeSet::new());
         for effect in effects {
             match effect {
                 Effect::Opening { before, after } => {
@@ -197,7 +197,7 @@ impl Sessions {
                     }
                 }
                 Effect::DoorDeleted(door) => {
-                    guards = true;
+                    guards = Guards::All;
                     let left = fleet.openings().values().map(|held| &held.record);
                     for opening in left.filter(|opening| opening.door == *door && opening.is_active(now)) {
                         for host in &opening.hosts {
@@ -207,21 +207,13 @@ impl Sessions {
                         }
                     }
                 }
-                Effect::DoorApplied(_) | Effect::HostChanged(_) => guards = true,
+                Effect::DoorApplied(_) => guards = Guards::All,
+                Effect::HostChanged(host) => guards.add(host),
                 Effect::Broken(_) | Effect::OpeningForgotten(_) => {}
             }
         }
-        if guards {
-            for (host, session) in &mut self.sessions {
-                let Some(record) = fleet.hosts().get(host) else {
-                    continue;
-                };
-                let guard = wire::guard(fleet, &record.record, &wide.knock_space, &wide.management);
-                if guard != session.guard {
-                    session.guard = guard.clone();
-                    deltas.entry(host.clone()).or_default().guard = Some(guard);
-                }
-            }
+        for (host, guard) in self.changed_guards(guards, fleet, wide) {
+            deltas.entry(host).or_default().guard = Some(guard);
         }
         let mut full = BTreeSet::new();
         for (host, delta) in deltas {
@@ -238,6 +230,40 @@ impl Sessions {
                 self.cut_off += 1;
                 session.stop.cancel();
             }
+        }
+    }
+
+    /// The guards that differ from what was sent last, noted as sent.
+    fn changed_guards(&mut self, of: Guards, fleet: &Fleet, wide: &FleetWide) -> Vec<(HostName, pb::Guard)> {
+        let hosts: Vec<HostName> = match of {
+            Guards::All => self.sessions.keys().cloned().collect(),
+            Guards::Of(hosts) => hosts.into_iter().collect(),
+        };
+        let mut changed = Vec::new();
+        for host in hosts {
+            let (Some(session), Some(held)) = (self.sessions.get_mut(&host), fleet.hosts().get(&host)) else {
+                continue;
+            };
+            let guard = wire::guard(fleet, &held.record, &wide.knock_space, &wide.management);
+            if guard != session.guard {
+                session.guard = guard.clone();
+                changed.push((host, guard));
+            }
+        }
+        changed
+    }
+}
+
+/// Whose guard may have changed: a fleet of many hosts that all connect changes one at a time.
+enum Guards {
+    All,
+    Of(BTreeSet<HostName>),
+}
+
+impl Guards {
+    fn add(&mut self, host: &HostName) {
+        if let Self::Of(hosts) = self {
+            hosts.insert(host.clone());
         }
     }
 }

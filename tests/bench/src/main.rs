@@ -1,4 +1,4 @@
-//! `make bench`: knock-to-open against peers in one run, and what the matcher costs. Nothing is asserted about numbers:
+//! `make bench`: knock-to-open against peers in one run, the push to a large fleet, and what the matcher costs. Nothing is asserted about numbers:
 //! it prints what was measured.
 
 use std::{
@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Result, bail};
 
 mod contender;
+mod fanout;
 mod knock_to_open;
 mod matcher;
 mod report;
@@ -26,17 +27,22 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let wanted: Vec<_> = env::args().skip(1).collect();
-    let (mut knock, mut match_) = (wanted.is_empty(), wanted.is_empty());
+    let all = wanted.is_empty();
+    let (mut knock, mut fan_out, mut match_) = (all, all, all);
     for word in &wanted {
         match word.as_str() {
+            "fanout" => fan_out = true,
             "knock" => knock = true,
             "matcher" => match_ = true,
-            _ => bail!("unknown benchmark {word}; usage: fleetknock-bench [knock] [matcher]"),
+            _ => bail!("unknown benchmark {word}; usage: fleetknock-bench [knock] [fanout] [matcher]"),
         }
     }
     let mut out = io::stdout();
     if knock {
         knock_to_open::run(&mut out)?;
+    }
+    if fan_out {
+        fanout::run(&mut out)?;
     }
     if match_ {
         matcher::run(&mut out)?;
