@@ -286,26 +286,31 @@ impl AgentStream {
                 }
                 _ => continue,
             };
-            let report =
-                Report { generation: result.generation, state: state.clone(), at, took_us: result.took_us };
-            let mut guard = self.shared.state();
-            let State { fleet, statuses, .. } = &mut *guard;
-            let Some(held) = fleet.opening(&result.id) else {
-                continue;
+            let failed = match &state {
+                OnHost::Failed { reason } => Some(reason.clone()),
+                _ => None,
             };
-            if !statuses.add(&held.record, &registered.host, report) {
-                continue;
-            }
-            let opening = held.record.clone();
-            drop(guard);
-            let (kind, message) = match state {
-                OnHost::Failed { reason } => {
-                    tracing::warn!(host = %registered.host, opening = opening.id, reason, "an opening failed");
-                    (pb::EventKind::OpeningFailed, reason)
+            let report = Report { generation: result.generation, state, at, took_us: result.took_us };
+            let event = {
+                let mut guard = self.shared.state();
+                let State { fleet, statuses, .. } = &mut *guard;
+                let Some(held) = fleet.opening(&result.id) else {
+                    continue;
+                };
+                if !statuses.add(&held.record, &registered.host, report) {
+                    continue;
                 }
-                _ => (pb::EventKind::OpeningApplied, format!("open, in {} us", result.took_us)),
+                let (kind, message) = match &failed {
+                    Some(reason) => (pb::EventKind::OpeningFailed, reason.clone()),
+                    None => (pb::EventKind::OpeningApplied, format!("open, in {} us", result.took_us)),
+                };
+                // The record of an opening on many hosts is large: only the event is made of it here.
+                wire::opening_event(kind, &held.record, Some(&registered.host), at, message)
             };
-            self.shared.say(wire::opening_event(kind, &opening, Some(&registered.host), at, message));
+            if let Some(reason) = failed {
+                tracing::warn!(host = %registered.host, opening = result.id, reason, "an opening failed");
+            }
+            self.shared.say(event);
         }
     }
 

@@ -176,6 +176,9 @@ fn decided<T>(result: Result<(T, Revision), DecideError>) -> Result<(T, Revision
         DecideError::Refused(ref refusal @ Refusal::Banned { ref source_address, .. }) => {
             refuse::precondition("source", &source_address.to_string(), refusal.to_string())
         }
+        DecideError::Refused(ref refusal @ Refusal::TooManyHosts { ref door, .. }) => {
+            refuse::precondition("door", door.as_str(), refusal.to_string())
+        }
         DecideError::Refused(refusal) => Status::internal(refusal.to_string()),
         DecideError::Store(error) => store_error(&error),
         DecideError::Full { .. } => Status::resource_exhausted(error.to_string()),

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::{
     fleet::{Fleet, Held},
     record::{BanRecord, By, Key, OpeningRecord, Withdrawn, encode},
-    store::{Change, Expect, Transaction},
+    store::{Change, Expect, Transaction, VALUE_MAX},
 };
 
 /// Records of ended openings are kept for this long, for people who ask what happened.
@@ -82,6 +82,17 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// The record of the opening would be larger than the store takes.
+    #[error(
+        "the door '{door}' opens {hosts} hosts, more than fit into one opening's record ({VALUE_MAX} bytes); make several \
+         doors that open fewer hosts each"
+    )]
+    TooManyHosts {
+        /// Which door.
+        door: DoorName,
+        /// How many hosts match.
+        hosts: usize,
+    },
     /// The opening has answered this very knock already, or was taken back after it.
     #[error("this knock has been answered already")]
     Known,
@@ -133,12 +144,16 @@ pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -
         withdrawn: None,
     };
     let key = Key::Opening(request.door.clone(), request.source);
+    let change = put(&key, &opening)?;
+    if change.size() > VALUE_MAX {
+        return Err(Refusal::TooManyHosts { door: opening.door, hosts: opening.hosts.len() });
+    }
     let transaction = Transaction {
         expect: vec![
             expect(&key, held.map(|held| held.revision)),
             expect(&Key::Door(request.door.clone()), Some(door.revision)),
         ],
-        changes: vec![put(&key, &opening)?],
+        changes: vec![change],
     };
     Ok(Granted { opening, transaction })
 }

@@ -96,6 +96,28 @@ fn a_withdrawn_opening_lets_nobody_in_and_a_new_knock_opens_anew() {
 }
 
 #[test]
+fn an_opening_on_ten_thousand_hosts_fits_and_one_that_does_not_is_refused() {
+    let with = |hosts: usize| {
+        let mut fleet = fleet();
+        let (name, door) =
+            ("all".parse::<DoorName>().unwrap(), fleet.doors().values().next().unwrap().clone());
+        let mut parts = door.record.door.into_parts();
+        (parts.name, parts.opens.hosts) = (name.clone(), HostSelector::default());
+        let door = DoorRecord { door: Door::new(parts).unwrap(), created: at(0), updated: at(0) };
+        let mut changes = vec![put(&Key::Door(name.clone()), &door).unwrap()];
+        for number in 0..hosts {
+            let name = format!("host-{number}");
+            changes.push(put(&Key::Host(name.parse().unwrap()), &host(&name)).unwrap());
+        }
+        fleet.apply(Changes { revision: 4, changes });
+        let request = Request { door: name, ..request() };
+        grant(&fleet, &request, "op-1", at(10)).map(|granted| granted.opening.hosts.len())
+    };
+    assert_eq!(with(10_000), Ok(10_002));
+    assert!(matches!(with(30_000), Err(Refusal::TooManyHosts { hosts: 30_002, .. })));
+}
+
+#[test]
 fn ended_records_are_cleared_away_after_their_time() {
     let mut fleet = fleet();
     open(&mut fleet, 5);

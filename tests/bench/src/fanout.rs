@@ -45,7 +45,7 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<()> {
     out.flush()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     for agents in FLEETS {
-        if room_for_files(agents as u64 * 2 + 200) {
+        if room_for_files(agents as u64 + 500) {
             writeln!(out, "{}", runtime.block_on(fleet(agents))?)?;
         } else {
             writeln!(out, "{agents:>7}  not measured: this system allows too few open files (ulimit -Hn)")?;
