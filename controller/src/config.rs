@@ -5,9 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Parser;
 use fleetknock_core::{
     matcher::{self, Limits, MissPolicy},
+    network,
     port::PortRange,
 };
-use fleetknock_runtime::log::Format;
+use fleetknock_runtime::{config::listen_address, log::Format};
 use ipnet::IpNet;
 
 use crate::store::StoreSpec;
@@ -28,7 +29,7 @@ Every flag can also be given as FLEETKNOCK_FLAG_NAME in the environment, or as `
 #[command(name = "fleetknock-controller", version, after_help = EXAMPLES)]
 pub struct Settings {
     /// Where agents and operators connect (gRPC)
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7600")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7600", value_parser = listen_address)]
     pub listen: SocketAddr,
 
     /// Where the fleet's state is kept: embedded:DIR or etcd:URL[,URL…]
@@ -40,7 +41,7 @@ pub struct Settings {
     pub fleet: fleetknock_core::host::HostName,
 
     /// Where to serve /live, /ready and /metrics over HTTP; not at all unless given
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     pub http: Option<SocketAddr>,
 
     /// Plain-text gRPC: anybody who can reach the port is an admin. For labs
@@ -48,7 +49,7 @@ pub struct Settings {
     pub insecure: bool,
 
     /// Networks that pass every guard and are never banned
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = network::parse)]
     pub management: Vec<IpNet>,
 
     /// The ports at which a knock counts

@@ -11,13 +11,7 @@ use fleetknock_proto::{
 use futures::Stream;
 use tonic::{Request, Response, Status};
 
-use crate::{
-    decide::DecideError,
-    grant::Refusal,
-    matching,
-    shared::Shared,
-    store::{Revision, StoreError},
-};
+use crate::{decide::DecideError, grant::Refusal, matching, shared::Shared, store::StoreError};
 
 mod bans;
 mod doors;
@@ -170,7 +164,7 @@ fn reason(text: &str, otherwise: &str) -> Result<String, Status> {
     Ok(if text.is_empty() { otherwise.to_owned() } else { text.to_owned() })
 }
 
-fn decided<T>(result: Result<(T, Revision), DecideError>) -> Result<(T, Revision), Status> {
+fn decided<T>(result: Result<T, DecideError>) -> Result<T, Status> {
     result.map_err(|error| match error {
         DecideError::Refused(Refusal::NoDoor(name)) => refuse::not_found("door", name.as_str()),
         DecideError::Refused(ref refusal @ Refusal::Banned { ref source_address, .. }) => {

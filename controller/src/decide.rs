@@ -7,9 +7,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
     grant::{self, BANS_MAX, Knocked, Refusal, Request},
-    record::{BanRecord, By, OpeningRecord, Withdrawn},
+    record::{BanRecord, By, Key, OpeningRecord, Withdrawn},
     shared::{Shared, now},
-    store::{CHANGES_MAX, Revision, StoreError, Transaction},
+    store::{CHANGES_MAX, Change, Revision, StoreError, Transaction},
 };
 
 /// Decisions that wait. When it is full the store is far behind: further ones are refused and counted, and the
@@ -198,6 +198,21 @@ pub async fn close(
         // The next batch must not find these again.
         shared.caught_up(revision).await;
     }
+}
+
+/// Removes a record; one that is gone already is fine.
+///
+/// # Errors
+/// When the store cannot.
+pub async fn remove(shared: &Shared, key: &Key) -> Result<Revision, DecideError> {
+    let removed = contend(shared, |_| {
+        let Some(revision) = shared.state().fleet.revision_of(key) else {
+            return Ok(((), Transaction::default()));
+        };
+        let expect = vec![grant::expect(key, Some(revision))];
+        Ok(((), Transaction { expect, changes: vec![Change::Delete { key: key.to_string() }] }))
+    });
+    removed.await.map(|((), revision)| revision)
 }
 
 /// Decides and commits, again and again while others change the same records first. An empty transaction is not

@@ -156,6 +156,18 @@ impl Fleet {
         self.revision
     }
 
+    /// The revision of a record's last change, when there is such a record.
+    pub fn revision_of(&self, key: &Key) -> Option<Revision> {
+        match key {
+            Key::Ban(source) => self.bans.get(source).map(|held| held.revision),
+            Key::Door(name) => self.doors.get(name).map(|held| held.revision),
+            Key::Host(name) => self.hosts.get(name).map(|held| held.revision),
+            Key::Opening(door, source) => {
+                self.openings.get(&(door.clone(), *source)).map(|held| held.revision)
+            }
+        }
+    }
+
     /// All doors by name.
     pub fn doors(&self) -> &BTreeMap<DoorName, Held<DoorRecord>> {
         &self.doors

@@ -8,10 +8,9 @@ use tonic::Status;
 
 use super::{decided, page::Page, reason, source};
 use crate::{
-    decide, grant,
+    decide,
     record::{By, Key},
     shared::{Shared, now},
-    store::{Change, Transaction},
     wire,
 };
 
@@ -61,23 +60,7 @@ pub(super) async fn unban(
     if shared.state().fleet.ban(from, now()).is_none() {
         return Err(refuse::not_found("ban", &from.to_string()));
     }
-    let ((), revision) = decided(
-        decide::contend(shared, |_| {
-            let state = shared.state();
-            let Some(held) = state.fleet.bans().get(&from) else {
-                return Ok(((), Transaction::default()));
-            };
-            let key = Key::Ban(from);
-            Ok((
-                (),
-                Transaction {
-                    expect: vec![grant::expect(&key, Some(held.revision))],
-                    changes: vec![Change::Delete { key: key.to_string() }],
-                },
-            ))
-        })
-        .await,
-    )?;
+    let revision = decided(decide::remove(shared, &Key::Ban(from)).await)?;
     shared.caught_up(revision).await;
     Ok(pb::UnbanSourceResponse {})
 }

@@ -1,7 +1,7 @@
 //! Doors: apply, get, list, delete.
 
 use fleetknock_core::{
-    door::{Door, Knock, strength},
+    door::{Door, Knock, strength, yaml},
     time::Timestamp,
 };
 use fleetknock_proto::{convert, status as refuse, v1 as pb};
@@ -14,7 +14,7 @@ use crate::{
     grant,
     record::{DoorRecord, Key, Withdrawn},
     shared::{Shared, now},
-    store::{Change, Transaction},
+    store::Transaction,
 };
 
 /// Doors in a fleet.
@@ -132,7 +132,6 @@ fn differences(before: &Door, after: &Door) -> Vec<pb::FieldChange> {
     let labels = |door: &Door| list(door.labels().iter().map(|(k, v)| format!("{k}={v}")).collect());
     let networks = |door: &Door| list(door.sources().iter().map(ToString::to_string).collect());
     let ports = |door: &Door| list(door.opens().ports.iter().map(ToString::to_string).collect());
-    let seconds = |duration: std::time::Duration| format!("{} s", duration.as_secs_f64());
     let mut changes = Vec::new();
     let mut note = |field: &str, before: String, after: String| {
         if before != after {
@@ -143,9 +142,9 @@ fn differences(before: &Door, after: &Door) -> Vec<pb::FieldChange> {
     note("spec.sources", networks(before), networks(after));
     note("spec.opens.hosts", before.opens().hosts.to_string(), after.opens().hosts.to_string());
     note("spec.opens.ports", ports(before), ports(after));
-    note("spec.opens.for", seconds(before.opens().duration), seconds(after.opens().duration));
+    note("spec.opens.for", yaml::time_text(before.opens().duration), yaml::time_text(after.opens().duration));
     let (Knock::Sequence(before), Knock::Sequence(after)) = (before.knock(), after.knock());
-    note("spec.knock.within", seconds(before.within), seconds(after.within));
+    note("spec.knock.within", yaml::time_text(before.within), yaml::time_text(after.within));
     if before.steps != after.steps {
         let steps = |count: usize, what: &str| format!("{count} steps ({what})");
         note("spec.knock.sequence", steps(before.steps.len(), "old"), steps(after.steps.len(), "new"));
@@ -212,21 +211,7 @@ pub(super) async fn delete(
         reason: "the door was deleted".to_owned(),
         kill_connections: request.kill_connections,
     };
-    let deleted = decide::contend(shared, |_| {
-        let state = shared.state();
-        let key = Key::Door(name.clone());
-        let Some(held) = state.fleet.doors().get(&name) else {
-            return Ok(((), Transaction::default()));
-        };
-        Ok((
-            (),
-            Transaction {
-                expect: vec![grant::expect(&key, Some(held.revision))],
-                changes: vec![Change::Delete { key: key.to_string() }],
-            },
-        ))
-    });
-    let ((), revision) = decided(deleted.await)?;
+    let revision = decided(decide::remove(shared, &Key::Door(name.clone())).await)?;
     shared.caught_up(revision).await;
     // After the door: an opening that was granted at the same moment is found now.
     let (closed, revision) = decided(decide::close(shared, |opening| opening.door == name, &how).await)?;

@@ -9,10 +9,9 @@ use tonic::Status;
 
 use super::{decided, page::Page};
 use crate::{
-    decide, grant,
+    decide,
     record::{HostRecord, Key},
     shared::{Shared, State},
-    store::{Change, Transaction},
     wire,
 };
 
@@ -85,23 +84,7 @@ pub(super) async fn delete(
             return Err(refuse::precondition("host", name.as_str(), reason));
         }
     }
-    let ((), revision) = decided(
-        decide::contend(shared, |_| {
-            let state = shared.state();
-            let Some(held) = state.fleet.hosts().get(&name) else {
-                return Ok(((), Transaction::default()));
-            };
-            let key = Key::Host(name.clone());
-            Ok((
-                (),
-                Transaction {
-                    expect: vec![grant::expect(&key, Some(held.revision))],
-                    changes: vec![Change::Delete { key: key.to_string() }],
-                },
-            ))
-        })
-        .await,
-    )?;
+    let revision = decided(decide::remove(shared, &Key::Host(name)).await)?;
     shared.caught_up(revision).await;
     Ok(pb::DeleteHostResponse {})
 }
