@@ -183,6 +183,17 @@ impl Fleet {
         &self.openings
     }
 
+    /// The openings of a door whose records are kept, by source.
+    pub fn openings_of<'a>(&'a self, door: &DoorName) -> impl Iterator<Item = &'a OpeningRecord> + use<'a> {
+        // IPv4 comes before IPv6, and 0.0.0.0 before every other source.
+        let least = Source::from_octets([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+        let door = door.clone();
+        self.openings
+            .range((door.clone(), least)..)
+            .take_while(move |((of, _), _)| *of == door)
+            .map(|(_, held)| &held.record)
+    }
+
     /// The opening of an id, as long as its record is kept.
     pub fn opening(&self, id: &str) -> Option<&Held<OpeningRecord>> {
         self.openings.get(self.openings_by_id.get(id)?)

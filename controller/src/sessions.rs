@@ -198,8 +198,7 @@ impl Sessions {
                 }
                 Effect::DoorDeleted(door) => {
                     guards = Guards::All;
-                    let left = fleet.openings().values().map(|held| &held.record);
-                    for opening in left.filter(|opening| opening.door == *door && opening.is_active(now)) {
+                    for opening in fleet.openings_of(door).filter(|opening| opening.is_active(now)) {
                         for host in &opening.hosts {
                             let withdrawal =
                                 pb::Withdrawal { id: opening.id.clone(), kill_connections: false };

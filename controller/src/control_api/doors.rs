@@ -2,6 +2,7 @@
 
 use fleetknock_core::{
     door::{Door, Knock, strength, yaml},
+    host::HostSelector,
     time::Timestamp,
 };
 use fleetknock_proto::{convert, status as refuse, v1 as pb};
@@ -104,7 +105,11 @@ fn examine(shared: &Shared, door: &Door, weak: bool) -> Result<Vec<String>, Stat
             format!("{problem}; apply it all the same with --weak"),
         ));
     }
-    let nobody = |selector: &fleetknock_core::host::HostSelector| {
+    if fleet.hosts().is_empty() {
+        warnings.push("the fleet has no host yet: nothing is guarded, and no knock is seen".to_owned());
+        return Ok(warnings);
+    }
+    let nobody = |selector: &HostSelector| {
         !fleet.hosts().values().any(|held| selector.matches(&held.record.name, &held.record.labels))
     };
     if nobody(&door.opens().hosts) {
@@ -160,9 +165,7 @@ fn describe(
     at: Timestamp,
 ) -> pb::Door {
     let DoorRecord { door, created, updated } = &held.record;
-    let openings = fleet.openings().range((door.name().clone(), first_source())..);
-    let openings = openings.take_while(|((name, _), _)| name == door.name());
-    let active = openings.filter(|(_, held)| fleet.is_effective(&held.record, at)).count();
+    let active = fleet.openings_of(door.name()).filter(|opening| fleet.is_effective(opening, at)).count();
     pb::Door {
         revision: held.revision,
         strength_bits: bits(shared, fleet, door),
@@ -172,11 +175,6 @@ fn describe(
         active_openings: u32::try_from(active).unwrap_or(u32::MAX),
         ..convert::door_message(door, reveal)
     }
-}
-
-/// The least of all sources, where a door's openings begin.
-fn first_source() -> fleetknock_core::source::Source {
-    fleetknock_core::source::Source::from_octets([0; 16])
 }
 
 pub(super) fn one(shared: &Shared, request: &pb::GetDoorRequest) -> Result<pb::Door, Status> {

@@ -119,7 +119,7 @@ async fn an_operator_opens_and_closes() {
     operator.apply_door(apply(door())).await.unwrap();
     let open = pb::OpenRequest {
         door: "bastion-ssh".into(),
-        source: "2001:db8::5".into(),
+        source: "203.0.113.9".into(),
         for_ms: 5_000,
         ..Default::default()
     };
@@ -128,6 +128,8 @@ async fn an_operator_opens_and_closes() {
     let pushed = bastion.opening().await;
     assert_eq!(pushed.id, opening.id);
     assert!(pushed.remaining_ms <= 5_000);
+    let door = operator.get_door(pb::GetDoorRequest { name: "bastion-ssh".into(), reveal: false });
+    assert_eq!(door.await.unwrap().into_inner().active_openings, 1);
     let close = pb::CloseRequest { id: opening.id.clone(), kill_connections: true, ..Default::default() };
     let closed = operator.close(close).await.unwrap().into_inner().closed;
     assert_eq!(closed.len(), 1);
