@@ -109,14 +109,18 @@ async fn carry_out(shared: &Shared, decision: Decision) {
             }
         }
         Decision::Ban { source, reason } => {
-            if shared.is_management(source) {
-                tracing::debug!("a management network's source is not banned");
-                return;
-            }
             let duration = shared.ban_for;
-            if let Err(error) = ban(shared, source, duration, By::Policy, &reason).await {
-                shared.metrics.refused.inc();
-                tracing::warn!(%error, "a ban could not be written");
+            match ban(shared, source, duration, By::Policy, &reason).await {
+                Ok(_) => {}
+                // A flood of forged misses fills the bans; its sources would fill the log as well.
+                Err(error @ DecideError::Full { .. }) => {
+                    shared.metrics.refused.inc();
+                    tracing::debug!(%error, "a source is not banned");
+                }
+                Err(error) => {
+                    shared.metrics.refused.inc();
+                    tracing::warn!(%error, "a ban could not be written");
+                }
             }
         }
     }

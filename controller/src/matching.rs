@@ -44,6 +44,9 @@ const QUESTIONS_QUEUE: usize = 64;
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_MAX: usize = 200_000;
 
+/// How long a source is ignored while its ban is on its way to the store and back.
+const BAN_PENDING: Duration = Duration::from_secs(5);
+
 /// The handle that agent streams and the control API hold. Cloning is cheap.
 #[derive(Clone)]
 pub struct Handle {
@@ -180,6 +183,7 @@ impl Service {
     fn judge(&mut self, batch: &[Observation]) {
         let now = now();
         let mut found = Vec::new();
+        let mut refused = 0;
         let mut counts: HashMap<&'static str, u64> = HashMap::new();
         for (position, observation) in batch.iter().enumerate() {
             if position % READ_AHEAD == 0 {
@@ -194,24 +198,44 @@ impl Service {
             *counts.entry(name(&verdict)).or_default() += 1;
             self.say_progress(&verdict, observation, now);
             for decision in found.drain(..) {
-                let decision = match decision {
-                    matcher::Decision::Complete(complete) => Decision::Open {
-                        door: complete.door,
-                        source: complete.source,
-                        knocked: Knocked { at: complete.last, uncertainty: observation.uncertainty },
-                    },
-                    matcher::Decision::Ban { source, misses, window } => {
-                        Decision::Ban { source, reason: format!("{misses} misses in {} s", window.as_secs()) }
-                    }
-                };
+                let Some(decision) = self.decision(decision, observation, now) else { continue };
                 if self.decisions.try_send(decision).is_err() {
-                    self.shared.metrics.refused.inc();
-                    tracing::warn!("the store is too far behind: a decision was refused");
+                    refused += 1;
                 }
             }
         }
+        if refused > 0 {
+            self.shared.metrics.refused.inc_by(refused);
+            tracing::warn!(refused, "the store is too far behind: decisions were refused");
+        }
         for (verdict, count) in counts {
             self.shared.metrics.knocks.get_or_create(&VerdictLabels { verdict }).inc_by(count);
+        }
+    }
+
+    /// What is to be carried out. A source that shall be banned is ignored at once: until the store says so, the rest
+    /// of its flood would ask for the same ban again and again.
+    fn decision(
+        &mut self,
+        decision: matcher::Decision,
+        observation: &Observation,
+        now: Timestamp,
+    ) -> Option<Decision> {
+        match decision {
+            matcher::Decision::Complete(complete) => Some(Decision::Open {
+                door: complete.door,
+                source: complete.source,
+                knocked: Knocked { at: complete.last, uncertainty: observation.uncertainty },
+            }),
+            matcher::Decision::Ban { source, .. } if self.shared.is_management(source) => {
+                tracing::debug!("a management network's source is not banned");
+                None
+            }
+            matcher::Decision::Ban { source, misses, window } => {
+                self.bans.insert(source, now + BAN_PENDING);
+                let reason = format!("{misses} misses in {} s", window.as_secs());
+                Some(Decision::Ban { source, reason })
+            }
         }
     }
 

@@ -112,6 +112,32 @@ async fn misses_bring_a_ban_on_every_host_but_not_for_management() {
 }
 
 #[tokio::test]
+async fn one_source_that_floods_is_banned_once() {
+    let controller = Controller::start().await;
+    let mut operator = controller.operator().await;
+    let mut edge = controller.agent("edge-1", "edge").await;
+    operator.apply_door(apply(door())).await.unwrap();
+    let mut events = operator.watch_events(pb::WatchEventsRequest::default()).await.unwrap().into_inner();
+    let flood: Vec<_> = (2_000..2_500).map(|port| (CLIENT, port)).collect();
+    edge.knock_many(&flood).await;
+    let other = [203, 0, 113, 6];
+    edge.knock_many(&(2_000..2_010).map(|port| (other, port)).collect::<Vec<_>>()).await;
+    let mut banned = Vec::new();
+    let all = async {
+        loop {
+            let event = events.message().await.unwrap().unwrap();
+            if event.kind() == pb::EventKind::SourceBanned {
+                banned.push(event.source);
+            }
+        }
+    };
+    // More bans of the first source would be decided, and lose races, for as long as this.
+    let _time_is_up = tokio::time::timeout(std::time::Duration::from_secs(2), all).await;
+    banned.sort();
+    assert_eq!(banned, ["203.0.113.5", "203.0.113.6"]);
+}
+
+#[tokio::test]
 async fn an_operator_opens_and_closes() {
     let controller = Controller::start().await;
     let mut operator = controller.operator().await;
