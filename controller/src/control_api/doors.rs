@@ -105,12 +105,10 @@ fn examine(shared: &Shared, door: &Door, weak: bool) -> Result<Vec<String>, Stat
             format!("{problem}; apply it all the same with --weak"),
         ));
     }
-    if fleet.hosts().is_empty() {
-        warnings.push("the fleet has no host yet: nothing is guarded, and no knock is seen".to_owned());
-        return Ok(warnings);
-    }
     let nobody = |selector: &HostSelector| {
-        !fleet.hosts().values().any(|held| selector.matches(&held.record.name, &held.record.labels))
+        // That an empty fleet has not any host says nothing about the door.
+        !selector.is_any()
+            && !fleet.hosts().values().any(|held| selector.matches(&held.record.name, &held.record.labels))
     };
     if nobody(&door.opens().hosts) {
         warnings.push(format!("no host of the fleet matches opens.hosts ({}) now", door.opens().hosts));
