@@ -2,10 +2,10 @@
 
 use std::{
     ffi::OsStr,
-    fs::File,
+    fs::{self, File},
     io::{Read, Seek, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::process::CommandExt,
+    os::unix::{fs::MetadataExt, process::CommandExt},
     path::PathBuf,
     process::{Command, Stdio},
     sync::{
@@ -207,8 +207,20 @@ impl Host {
         let number = self.0.starts.fetch_add(1, Ordering::Relaxed);
         let log = self.0.directory.join(format!("{}.{label}.{number}.log", self.0.name));
         let process = Process::start(self.command(command), log)?;
+        Self::wait_inside(&process)?;
         self.0.processes.lock().unwrap_or_else(PoisonError::into_inner).push(process.clone());
         Ok(process)
+    }
+
+    /// Waits until a program has entered its namespace: from then on whoever takes the namespace away finds it there.
+    fn wait_inside(process: &Process) -> Result<()> {
+        let number = |path: String| fs::metadata(path).map(|namespace| (namespace.dev(), namespace.ino()));
+        let outside = number("/proc/self/ns/net".to_owned())?;
+        crate::wait_until("a program to enter its namespace", Duration::from_secs(10), || {
+            // A program that ended already has nothing to enter.
+            Ok(number(format!("/proc/{}/ns/net", process.pid())).map_or(true, |there| there != outside))
+        })?;
+        Ok(())
     }
 
     /// Starts the lab's echo service on these TCP and UDP ports, IPv4 and IPv6, and waits until it listens.
