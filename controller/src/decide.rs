@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fleetknock_core::{door::DoorName, source::Source, time::Timestamp};
+use fleetknock_proto::v1 as pb;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
@@ -98,13 +99,13 @@ async fn carry_out(shared: &Shared, decision: Decision) {
                 }
                 shared.metrics.refused.inc();
                 tracing::warn!(door = %request.door, %error, "a complete knock opened nothing");
-                shared.say(fleetknock_proto::v1::Event {
-                    kind: fleetknock_proto::v1::EventKind::Warning.into(),
+                shared.say(pb::Event {
+                    kind: pb::EventKind::Warning.into(),
                     time_ms: now().as_millis(),
                     door: request.door.to_string(),
                     source: source.to_string(),
                     message: format!("a complete knock opened nothing: {error}"),
-                    ..Default::default()
+                    ..pb::Event::default()
                 });
             }
         }

@@ -9,7 +9,7 @@ use fleetknock_core::time::Timestamp;
 use fleetknock_proto::v1 as pb;
 use fleetknock_runtime::backoff::Backoff;
 use futures::StreamExt;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     fleet::{Effect, Fleet},
@@ -203,10 +203,9 @@ async fn clear_away(shared: &Shared, at: Timestamp) {
     let Some(transaction) = grant::clear(&shared.state().fleet, at, CLEAR_MAX) else {
         return;
     };
-    let begun = Instant::now();
     match shared.store.commit(transaction).await {
         Ok(_) | Err(StoreError::Conflict) => {}
-        Err(error) => tracing::debug!(%error, waited = ?begun.elapsed(), "cannot clear away old records now"),
+        Err(error) => tracing::debug!(%error, "cannot clear away old records now"),
     }
 }
 
