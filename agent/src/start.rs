@@ -171,6 +171,7 @@ fn hello(settings: &Settings, firewall: &str) -> anyhow::Result<v1::Hello> {
         firewall: firewall.to_owned(),
         revision: 0,
         management: settings.own_management().iter().map(ToString::to_string).collect(),
+        last_resort: false,
     })
 }
 

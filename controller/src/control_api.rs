@@ -35,6 +35,20 @@ impl Service {
 
 #[tonic::async_trait]
 impl ControlService for Service {
+    async fn get_controller(
+        &self,
+        _: Request<pb::GetControllerRequest>,
+    ) -> Result<Response<pb::Controller>, Status> {
+        Err(Status::unimplemented("this controller does not answer that yet"))
+    }
+
+    async fn list_controllers(
+        &self,
+        _: Request<pb::ListControllersRequest>,
+    ) -> Result<Response<pb::ListControllersResponse>, Status> {
+        Err(Status::unimplemented("this controller does not answer that yet"))
+    }
+
     async fn apply_door(
         &self,
         request: Request<pb::ApplyDoorRequest>,
@@ -187,7 +201,7 @@ fn store_error(error: &StoreError) -> Status {
             "somebody else changed the same record at the same time; try again",
         ),
         StoreError::Invalid(reason) => Status::invalid_argument(reason.clone()),
-        StoreError::Compacted { .. } | StoreError::Unavailable(_) => {
+        StoreError::Compacted { .. } | StoreError::LeaseEnded | StoreError::Unavailable(_) => {
             refuse::unavailable(format!("{error}; nothing was changed as far as is known; try again"))
         }
         StoreError::Broken(_) => Status::internal(error.to_string()),

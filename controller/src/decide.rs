@@ -215,7 +215,8 @@ pub async fn remove(shared: &Shared, key: &Key) -> Result<Revision, DecideError>
             return Ok(((), Transaction::default()));
         };
         let expect = vec![grant::expect(key, Some(revision))];
-        Ok(((), Transaction { expect, changes: vec![Change::Delete { key: key.to_string() }] }))
+        let changes = vec![Change::Delete { key: key.to_string() }];
+        Ok(((), Transaction { expect, changes, ..Transaction::default() }))
     });
     removed.await.map(|((), revision)| revision)
 }

@@ -154,6 +154,7 @@ pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -
             expect(&Key::Door(request.door.clone()), Some(door.revision)),
         ],
         changes: vec![change],
+        lease: None,
     };
     Ok(Granted { opening, transaction })
 }
@@ -196,6 +197,7 @@ pub fn ban(fleet: &Fleet, record: &BanRecord) -> Result<Transaction, Refusal> {
     Ok(Transaction {
         expect: vec![expect(&key, held.map(|held| held.revision))],
         changes: vec![put(&key, record)?],
+        lease: None,
     })
 }
 

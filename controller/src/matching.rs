@@ -255,6 +255,7 @@ impl Service {
             host: self.host(observation.id.host),
             opening: String::new(),
             message: format!("step {step} of {of}"),
+            controller: String::new(),
         });
     }
 

@@ -1,6 +1,6 @@
 //! What several controllers share: a small, ordered, watched map with compare-and-commit.
 //!
-//! Five verbs and a promise. **Promise:** commits are atomic and linearizable; every commit that changes something gets
+//! Five verbs, leases and a promise. **Promise:** commits are atomic and linearizable; every commit that changes something gets
 //! a revision one or more above all before it; a read or listing made after a commit returned sees it; a watch delivers
 //! every change after its starting revision, once, in revision order, or ends with [`StoreError::Compacted`].
 //! A commit that returned survives the death of any process.
@@ -10,6 +10,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -65,6 +66,22 @@ pub struct Transaction {
     pub expect: Vec<Expect>,
     /// At most [`CHANGES_MAX`], each key once.
     pub changes: Vec<Change>,
+    /// Everything that is put is deleted by the store when this lease ends; a later put without it unbinds the key.
+    pub lease: Option<LeaseId>,
+}
+
+/// Names a lease of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub i64);
+
+/// A lease as the store gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its name.
+    pub id: LeaseId,
+    /// How long it lasts from when it was asked for, unless it is kept alive. The store may give more than was asked
+    /// for, never less.
+    pub ttl: Duration,
 }
 
 /// One condition of a transaction.
@@ -123,6 +140,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether the store answers, for readiness.
     async fn probe(&self) -> Result<(), StoreError>;
+
+    /// A lease of at least that long, 1 s to 1 h. It outlives this process by that much, no more.
+    async fn lease(&self, ttl: Duration) -> Result<Lease, StoreError>;
+
+    /// Begins the lease's time anew: how long it lasts from the moment of asking; nothing when it has ended.
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Option<Duration>, StoreError>;
+
+    /// Ends a lease now, with all that is bound to it; fine when it has ended.
+    async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError>;
 }
 
 /// Opens the store that a specification names.
@@ -162,6 +188,9 @@ pub enum StoreError {
     /// An expectation did not hold. Nothing was changed.
     #[error("somebody else changed the store first")]
     Conflict,
+    /// The lease that a transaction binds its keys to has ended. Nothing was changed.
+    #[error("the lease has ended")]
+    LeaseEnded,
     /// A key, a value or a transaction beyond the bounds. Retrying is of no use.
     #[error("the store refuses this: {0}")]
     Invalid(String),

@@ -21,6 +21,7 @@ pub fn guard(
         knock_space: knock_space.iter().copied().map(Into::into).collect(),
         icmp: fleet.knocks_by_icmp(),
         management: management.to_vec(),
+        keep_window_ms: 0,
     }
 }
 
@@ -113,6 +114,7 @@ pub fn opening_event(
         host: host.map(ToString::to_string).unwrap_or_default(),
         opening: opening.id.clone(),
         message,
+        controller: String::new(),
     }
 }
 

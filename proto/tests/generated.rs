@@ -3,8 +3,12 @@
 
 use std::{fs, path::Path};
 
-const PROTOS: [&str; 3] =
-    ["fleetknock/v1/types.proto", "fleetknock/v1/agent.proto", "fleetknock/v1/control.proto"];
+const PROTOS: [&str; 4] = [
+    "fleetknock/v1/types.proto",
+    "fleetknock/v1/agent.proto",
+    "fleetknock/v1/control.proto",
+    "fleetknock/v1/peer.proto",
+];
 
 #[test]
 fn generated_code_is_up_to_date() {

@@ -46,6 +46,7 @@ impl Driver {
                 self.link.leave(&format!("it said goodbye: {reason}"), goodbye.move_now);
                 self.detach();
             }
+            Kind::Resend(v1::Resend {}) => self.window.rewind(heard),
             // The agent does not ask.
             Kind::ProbeReply(_) => {}
         }

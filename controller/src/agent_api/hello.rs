@@ -96,7 +96,8 @@ pub(super) async fn register(shared: &Shared, greeting: Greeting) -> Result<Regi
         }
         let key = Key::Host(host.clone());
         let expect = vec![grant::expect(&key, held.map(|held| held.revision))];
-        Ok(((), Transaction { expect, changes: vec![grant::put(&key, &record)?] }))
+        let changes = vec![grant::put(&key, &record)?];
+        Ok(((), Transaction { expect, changes, ..Transaction::default() }))
     })
     .await
     .map_err(|error| refuse::unavailable(format!("the host '{host}' cannot be recorded: {error}")))?;

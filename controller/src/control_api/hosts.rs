@@ -66,7 +66,7 @@ pub(super) fn list(shared: &Shared, request: pb::ListHostsRequest) -> Result<pb:
     let hosts = state.fleet.hosts().iter().filter(|(_, held)| held.record.labels.contain(&wanted));
     let (hosts, next_page_token) = page.cut(hosts.map(|(name, held)| (name.to_string(), &held.record)));
     let hosts = hosts.into_iter().map(|host| describe(shared, &state, host)).collect();
-    Ok(pb::ListHostsResponse { hosts, next_page_token })
+    Ok(pb::ListHostsResponse { hosts, next_page_token, unanswered: Vec::new() })
 }
 
 pub(super) async fn delete(

@@ -47,7 +47,7 @@ pub(super) fn list(
     openings.sort_by(|a, b| a.0.cmp(&b.0));
     let (openings, next_page_token) = page.cut(openings.into_iter());
     let openings = openings.into_iter().map(|opening| describe(&state, opening, at)).collect();
-    Ok(pb::ListOpeningsResponse { openings, next_page_token })
+    Ok(pb::ListOpeningsResponse { openings, next_page_token, unanswered: Vec::new() })
 }
 
 pub(super) async fn open(shared: &Shared, request: pb::OpenRequest) -> Result<pb::Opening, Status> {
@@ -128,6 +128,7 @@ pub(super) async fn attempts(
         next_page_token,
         sources_in_flight: found.sources.into(),
         sources_limit: found.limit.into(),
+        unanswered: Vec::new(),
     })
 }
 

@@ -62,7 +62,7 @@ fn a_deleted_door_takes_its_guard_and_its_openings_along() {
     bench.open();
     bench.heard("bastion-1");
     let key = Key::Door("bastion-ssh".parse().unwrap()).to_string();
-    bench.commit(Transaction { expect: Vec::new(), changes: vec![Change::Delete { key }] });
+    bench.commit(Transaction { changes: vec![Change::Delete { key }], ..Transaction::default() });
     let [Kind::Delta(delta)] = &bench.heard("bastion-1")[..] else { panic!("not one delta") };
     assert_eq!(delta.withdrawn.len(), 1);
     assert_eq!(delta.guard.as_ref().unwrap().ports, []);
@@ -140,7 +140,7 @@ impl Bench {
         for host in hosts {
             changes.push(grant::put(&Key::Host(host.parse().unwrap()), &host_record(host)).unwrap());
         }
-        bench.commit(Transaction { expect: Vec::new(), changes });
+        bench.commit(Transaction { changes, ..Transaction::default() });
         bench
     }
 

@@ -52,7 +52,7 @@ pub fn check_prefix(prefix: &str) -> Result<(), StoreError> {
 ///
 /// [`StoreError::Invalid`].
 pub fn check_transaction(transaction: &Transaction) -> Result<(), StoreError> {
-    let Transaction { expect, changes } = transaction;
+    let Transaction { expect, changes, .. } = transaction;
     for (what, count) in [("expectations", expect.len()), ("changes", changes.len())] {
         if count > CHANGES_MAX {
             return Err(StoreError::Invalid(format!(

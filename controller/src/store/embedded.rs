@@ -127,4 +127,16 @@ impl Store for EmbeddedStore {
     async fn probe(&self) -> Result<(), StoreError> {
         self.commit(Transaction::default()).await.map(drop)
     }
+
+    async fn lease(&self, _: std::time::Duration) -> Result<super::Lease, StoreError> {
+        Err(StoreError::Unavailable("no leases yet".to_owned()))
+    }
+
+    async fn keep_alive(&self, _: super::LeaseId) -> Result<Option<std::time::Duration>, StoreError> {
+        Ok(None)
+    }
+
+    async fn revoke(&self, _: super::LeaseId) -> Result<(), StoreError> {
+        Ok(())
+    }
 }

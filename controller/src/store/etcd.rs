@@ -138,6 +138,18 @@ impl Store for EtcdStore {
         let options = GetOptions::new().with_range(end).with_limit(1).with_keys_only();
         self.range(&from, &options).await.map(drop)
     }
+
+    async fn lease(&self, _: std::time::Duration) -> Result<super::Lease, StoreError> {
+        Err(StoreError::Unavailable("no leases yet".to_owned()))
+    }
+
+    async fn keep_alive(&self, _: super::LeaseId) -> Result<Option<std::time::Duration>, StoreError> {
+        Ok(None)
+    }
+
+    async fn revoke(&self, _: super::LeaseId) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 fn header_revision(header: Option<&ResponseHeader>) -> Result<i64, StoreError> {

@@ -118,5 +118,5 @@ fn transaction(model: &BTreeMap<String, (Bytes, Revision)>, prefix: &str, step: 
     });
     let mut changes: Vec<_> = changes.collect();
     changes.sort_by(|one, other| one.key().cmp(other.key()));
-    Transaction { expect: expect.collect(), changes }
+    Transaction { expect: expect.collect(), changes, lease: None }
 }

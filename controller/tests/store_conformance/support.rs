@@ -33,7 +33,7 @@ pub(crate) async fn commit(
     expect: impl Into<Vec<Expect>>,
     changes: impl Into<Vec<Change>>,
 ) -> Result<Revision, StoreError> {
-    store.commit(Transaction { expect: expect.into(), changes: changes.into() }).await
+    store.commit(Transaction { expect: expect.into(), changes: changes.into(), lease: None }).await
 }
 
 /// Commits without expectations.

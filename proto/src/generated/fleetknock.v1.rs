@@ -119,7 +119,7 @@ pub mod agent_message {
 /// What a controller says.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ControllerMessage {
-    #[prost(oneof = "controller_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "controller_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub kind: ::core::option::Option<controller_message::Kind>,
 }
 /// Nested message and enum types in `ControllerMessage`.
@@ -142,6 +142,8 @@ pub mod controller_message {
         /// what is younger than the window it was told to keep.
         #[prost(message, tag = "7")]
         Acknowledge(super::Acknowledge),
+        #[prost(message, tag = "8")]
+        Resend(super::Resend),
     }
 }
 /// The first message of a stream.
@@ -172,6 +174,10 @@ pub struct Hello {
     /// Networks, textual, that pass this host's guard; the fleet never bans them.
     #[prost(string, repeated, tag = "8")]
     pub management: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Every controller that the agent knows refused it: one without its lease shall take it all the same, so that
+    /// somebody hears of its knocks.
+    #[prost(bool, tag = "9")]
+    pub last_resort: bool,
 }
 /// The controller accepts the agent and says how to behave.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -181,7 +187,7 @@ pub struct Welcome {
     pub controller: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
-    /// How long the agent keeps observations for re-sending.
+    /// How long the agent keeps observations for re-sending. A guard may change it.
     #[prost(uint32, tag = "3")]
     pub keep_window_ms: u32,
     /// At what interval a full re-assertion comes; without one for three times as long the link counts as dead.
@@ -197,6 +203,9 @@ pub struct Goodbye {
     #[prost(bool, tag = "2")]
     pub move_now: bool,
 }
+/// Sources have moved to another controller: the agent sends again all observations that it keeps.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Resend {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Acknowledge {
     #[prost(uint64, tag = "1")]
@@ -323,6 +332,10 @@ pub struct Guard {
     /// Networks, textual, that pass the guard of every host, beside the host's own.
     #[prost(string, repeated, tag = "4")]
     pub management: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How long the agent keeps observations for re-sending: the longest sequence, and time for a controller to take
+    /// over. 0: as Welcome said.
+    #[prost(uint32, tag = "5")]
+    pub keep_window_ms: u32,
 }
 /// One source's hole on this host.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -933,6 +946,9 @@ pub struct ListHostsResponse {
     pub hosts: ::prost::alloc::vec::Vec<Host>,
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+    /// Controllers that did not answer: what only they know is missing.
+    #[prost(string, repeated, tag = "3")]
+    pub unanswered: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteHostRequest {
@@ -941,6 +957,90 @@ pub struct DeleteHostRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteHostResponse {}
+/// One controller's view of another.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Peer {
+    #[prost(string, tag = "1")]
+    pub controller: ::prost::alloc::string::String,
+    #[prost(enumeration = "PeerState", tag = "2")]
+    pub state: i32,
+    #[prost(uint64, tag = "3")]
+    pub since_ms: u64,
+    /// Why it is not up, for people.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// Knocks forwarded to it since it was first dialled.
+    #[prost(uint64, tag = "5")]
+    pub forwarded: u64,
+    /// Knocks that could not be forwarded to it; agents send them again once it is back or its sources moved.
+    #[prost(uint64, tag = "6")]
+    pub dropped: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Controller {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Where the others reach it.
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(enumeration = "ControllerState", tag = "4")]
+    pub state: i32,
+    /// Of the store, when it joined: the lowest one leads the fleet's clock.
+    #[prost(uint64, tag = "5")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "6")]
+    pub started_ms: u64,
+    /// Agents connected to it.
+    #[prost(uint32, tag = "7")]
+    pub agents: u32,
+    #[prost(uint64, tag = "8")]
+    pub sources_in_flight: u64,
+    #[prost(uint64, tag = "9")]
+    pub sources_limit: u64,
+    /// Up to which its copy of the store is true.
+    #[prost(uint64, tag = "10")]
+    pub revision: u64,
+    /// Its own clock minus the fleet's time.
+    #[prost(int64, tag = "11")]
+    pub clock_offset_us: i64,
+    #[prost(uint64, tag = "12")]
+    pub clock_uncertainty_us: u64,
+    /// Whose clock it follows; its own name when it leads.
+    #[prost(string, tag = "13")]
+    pub clock_leader: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "14")]
+    pub peers: ::prost::alloc::vec::Vec<Peer>,
+    /// Knocks of its agents and of its peers that it judged.
+    #[prost(uint64, tag = "15")]
+    pub knocks: u64,
+    /// Complete knocks that opened nothing.
+    #[prost(uint64, tag = "16")]
+    pub refused: u64,
+    /// Until when its lease holds unless it is renewed.
+    #[prost(uint64, tag = "17")]
+    pub lease_until_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetControllerRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListControllersRequest {
+    #[prost(uint32, tag = "1")]
+    pub page_size: u32,
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListControllersResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub controllers: ::prost::alloc::vec::Vec<Controller>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpeningOnHost {
     #[prost(string, tag = "1")]
@@ -1010,6 +1110,9 @@ pub struct ListOpeningsResponse {
     pub openings: ::prost::alloc::vec::Vec<Opening>,
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+    /// Controllers that did not answer: what the hosts connected to them said of the openings is missing.
+    #[prost(string, repeated, tag = "3")]
+    pub unanswered: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpenRequest {
@@ -1135,6 +1238,9 @@ pub struct ListAttemptsResponse {
     pub sources_in_flight: u64,
     #[prost(uint64, tag = "4")]
     pub sources_limit: u64,
+    /// Controllers that did not answer: the attempts of the sources that they follow are missing.
+    #[prost(string, repeated, tag = "5")]
+    pub unanswered: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchEventsRequest {
@@ -1161,6 +1267,9 @@ pub struct Event {
     /// One sentence for people.
     #[prost(string, tag = "7")]
     pub message: ::prost::alloc::string::String,
+    /// Which controller saw it; the store's events are seen by all, and come from the one that is asked.
+    #[prost(string, tag = "8")]
+    pub controller: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1190,6 +1299,83 @@ impl ApplyOutcome {
             "APPLY_OUTCOME_CREATED" => Some(Self::Created),
             "APPLY_OUTCOME_CHANGED" => Some(Self::Changed),
             "APPLY_OUTCOME_UNCHANGED" => Some(Self::Unchanged),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ControllerState {
+    Unspecified = 0,
+    /// Its lease holds: it follows its share of the sources and decides.
+    Serving = 1,
+    /// It cannot renew its lease: it decides nothing until it can.
+    Suspended = 2,
+    /// It leaves; its agents go to the others.
+    Draining = 3,
+    /// The asked controller cannot reach it.
+    Unreachable = 4,
+}
+impl ControllerState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CONTROLLER_STATE_UNSPECIFIED",
+            Self::Serving => "CONTROLLER_STATE_SERVING",
+            Self::Suspended => "CONTROLLER_STATE_SUSPENDED",
+            Self::Draining => "CONTROLLER_STATE_DRAINING",
+            Self::Unreachable => "CONTROLLER_STATE_UNREACHABLE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CONTROLLER_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "CONTROLLER_STATE_SERVING" => Some(Self::Serving),
+            "CONTROLLER_STATE_SUSPENDED" => Some(Self::Suspended),
+            "CONTROLLER_STATE_DRAINING" => Some(Self::Draining),
+            "CONTROLLER_STATE_UNREACHABLE" => Some(Self::Unreachable),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PeerState {
+    Unspecified = 0,
+    /// Being dialled for the first time.
+    Connecting = 1,
+    Up = 2,
+    /// It does not answer: cut off, or frozen.
+    Cut = 3,
+    /// Its address refuses connections, or another process answers there.
+    Dead = 4,
+}
+impl PeerState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PEER_STATE_UNSPECIFIED",
+            Self::Connecting => "PEER_STATE_CONNECTING",
+            Self::Up => "PEER_STATE_UP",
+            Self::Cut => "PEER_STATE_CUT",
+            Self::Dead => "PEER_STATE_DEAD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PEER_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "PEER_STATE_CONNECTING" => Some(Self::Connecting),
+            "PEER_STATE_UP" => Some(Self::Up),
+            "PEER_STATE_CUT" => Some(Self::Cut),
+            "PEER_STATE_DEAD" => Some(Self::Dead),
             _ => None,
         }
     }
@@ -1246,6 +1432,15 @@ pub enum EventKind {
     Warning = 14,
     Lagged = 15,
     AttemptAdvanced = 16,
+    /// A controller joined the fleet, or left it; its sources move.
+    ControllerJoined = 17,
+    ControllerLeft = 18,
+    /// This controller's lease is gone, or is back.
+    LeaseLost = 19,
+    LeaseHeld = 20,
+    /// A peer cannot be reached, or can be again.
+    PeerLost = 21,
+    PeerBack = 22,
 }
 impl EventKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1271,6 +1466,12 @@ impl EventKind {
             Self::Warning => "EVENT_KIND_WARNING",
             Self::Lagged => "EVENT_KIND_LAGGED",
             Self::AttemptAdvanced => "EVENT_KIND_ATTEMPT_ADVANCED",
+            Self::ControllerJoined => "EVENT_KIND_CONTROLLER_JOINED",
+            Self::ControllerLeft => "EVENT_KIND_CONTROLLER_LEFT",
+            Self::LeaseLost => "EVENT_KIND_LEASE_LOST",
+            Self::LeaseHeld => "EVENT_KIND_LEASE_HELD",
+            Self::PeerLost => "EVENT_KIND_PEER_LOST",
+            Self::PeerBack => "EVENT_KIND_PEER_BACK",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1293,6 +1494,12 @@ impl EventKind {
             "EVENT_KIND_WARNING" => Some(Self::Warning),
             "EVENT_KIND_LAGGED" => Some(Self::Lagged),
             "EVENT_KIND_ATTEMPT_ADVANCED" => Some(Self::AttemptAdvanced),
+            "EVENT_KIND_CONTROLLER_JOINED" => Some(Self::ControllerJoined),
+            "EVENT_KIND_CONTROLLER_LEFT" => Some(Self::ControllerLeft),
+            "EVENT_KIND_LEASE_LOST" => Some(Self::LeaseLost),
+            "EVENT_KIND_LEASE_HELD" => Some(Self::LeaseHeld),
+            "EVENT_KIND_PEER_LOST" => Some(Self::PeerLost),
+            "EVENT_KIND_PEER_BACK" => Some(Self::PeerBack),
             _ => None,
         }
     }
@@ -1732,7 +1939,56 @@ pub mod control_service_client {
                 .insert(GrpcMethod::new("fleetknock.v1.ControlService", "UnbanSource"));
             self.inner.unary(req, path, codec).await
         }
-        /// Attempts now in flight, as far as this controller follows them.
+        pub async fn get_controller(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetControllerRequest>,
+        ) -> std::result::Result<tonic::Response<super::Controller>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.ControlService/GetController",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("fleetknock.v1.ControlService", "GetController"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn list_controllers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListControllersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListControllersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.ControlService/ListControllers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("fleetknock.v1.ControlService", "ListControllers"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Attempts now in flight, of all controllers.
         pub async fn list_attempts(
             &mut self,
             request: impl tonic::IntoRequest<super::ListAttemptsRequest>,
@@ -1886,7 +2142,18 @@ pub mod control_service_server {
             tonic::Response<super::UnbanSourceResponse>,
             tonic::Status,
         >;
-        /// Attempts now in flight, as far as this controller follows them.
+        async fn get_controller(
+            &self,
+            request: tonic::Request<super::GetControllerRequest>,
+        ) -> std::result::Result<tonic::Response<super::Controller>, tonic::Status>;
+        async fn list_controllers(
+            &self,
+            request: tonic::Request<super::ListControllersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListControllersResponse>,
+            tonic::Status,
+        >;
+        /// Attempts now in flight, of all controllers.
         async fn list_attempts(
             &self,
             request: tonic::Request<super::ListAttemptsRequest>,
@@ -2658,6 +2925,97 @@ pub mod control_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/fleetknock.v1.ControlService/GetController" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetControllerSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::GetControllerRequest>
+                    for GetControllerSvc<T> {
+                        type Response = super::Controller;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetControllerRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::get_controller(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetControllerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.ControlService/ListControllers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListControllersSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::ListControllersRequest>
+                    for ListControllersSvc<T> {
+                        type Response = super::ListControllersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListControllersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::list_controllers(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListControllersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/fleetknock.v1.ControlService/ListAttempts" => {
                     #[allow(non_camel_case_types)]
                     struct ListAttemptsSvc<T: ControlService>(pub Arc<T>);
@@ -2786,6 +3144,855 @@ pub mod control_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "fleetknock.v1.ControlService";
     impl<T> tonic::server::NamedService for ControlServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// What the forwarding controller says.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerMessage {
+    #[prost(oneof = "peer_message::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<peer_message::Kind>,
+}
+/// Nested message and enum types in `PeerMessage`.
+pub mod peer_message {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Hello(super::PeerHello),
+        #[prost(message, tag = "2")]
+        Batch(super::ForwardBatch),
+        #[prost(message, tag = "3")]
+        Probe(super::Probe),
+    }
+}
+/// What the receiving controller says.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerReply {
+    #[prost(oneof = "peer_reply::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<peer_reply::Kind>,
+}
+/// Nested message and enum types in `PeerReply`.
+pub mod peer_reply {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Welcome(super::PeerWelcome),
+        #[prost(message, tag = "2")]
+        ProbeReply(super::PeerProbeReply),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerHello {
+    /// Who speaks.
+    #[prost(string, tag = "1")]
+    pub controller: ::prost::alloc::string::String,
+    /// Whom it means: another controller may have taken over the address.
+    #[prost(string, tag = "2")]
+    pub meant: ::prost::alloc::string::String,
+    /// Of the membership that it means.
+    #[prost(uint64, tag = "3")]
+    pub epoch: u64,
+    /// The speaker's fleet: controllers of two fleets may share an etcd, and be mixed up.
+    #[prost(string, tag = "4")]
+    pub fleet: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub version: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerWelcome {
+    #[prost(string, tag = "1")]
+    pub controller: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+}
+/// The times are the answering controller's fleet time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerProbeReply {
+    #[prost(message, optional, tag = "1")]
+    pub reply: ::core::option::Option<ProbeReply>,
+    /// How certain it is of the fleet's time itself.
+    #[prost(uint64, tag = "2")]
+    pub uncertainty_us: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ForwardBatch {
+    /// The store's revision up to which the sender's copy was true. The receiver judges no earlier than its own is: the
+    /// sender may know of a door or a host that the receiver does not know yet.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    /// How often these have been forwarded, from 1. At 2 the receiver judges them itself.
+    #[prost(uint32, tag = "2")]
+    pub hops: u32,
+    #[prost(message, repeated, tag = "3")]
+    pub hosts: ::prost::alloc::vec::Vec<HostObservations>,
+}
+/// Knocks that one host's agent saw, in capture order.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HostObservations {
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    /// The boot of the agent, 16 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub boot: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, repeated, tag = "3")]
+    pub observations: ::prost::alloc::vec::Vec<ForwardedObservation>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForwardedObservation {
+    #[prost(uint64, tag = "1")]
+    pub counter: u64,
+    /// Fleet time, microseconds since the Unix epoch.
+    #[prost(uint64, tag = "2")]
+    pub time_us: u64,
+    #[prost(uint64, tag = "3")]
+    pub uncertainty_us: u64,
+    /// 4 or 16 bytes, network order.
+    #[prost(bytes = "vec", tag = "4")]
+    pub source: ::prost::alloc::vec::Vec<u8>,
+    #[prost(enumeration = "Protocol", tag = "5")]
+    pub protocol: i32,
+    #[prost(uint32, tag = "6")]
+    pub port: u32,
+    #[prost(uint32, tag = "7")]
+    pub fingerprint: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DescribeRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConnectedHostsRequest {
+    /// Only these; empty: all that are connected to the answering controller.
+    #[prost(string, repeated, tag = "1")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConnectedHostsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub hosts: ::prost::alloc::vec::Vec<Host>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpeningReportsRequest {
+    /// At most 1,000.
+    #[prost(string, repeated, tag = "1")]
+    pub ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OpeningReportsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub openings: ::prost::alloc::vec::Vec<OpeningReports>,
+}
+/// What the hosts said of one opening, as far as the answering controller was told.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OpeningReports {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub reports: ::prost::alloc::vec::Vec<OpeningReport>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpeningReport {
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub generation: u64,
+    /// APPLIED or FAILED.
+    #[prost(enumeration = "HostOpeningState", tag = "3")]
+    pub state: i32,
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub at_ms: u64,
+    #[prost(uint32, tag = "6")]
+    pub took_us: u32,
+}
+/// Generated client implementations.
+pub mod peer_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct PeerServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl PeerServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> PeerServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> PeerServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            PeerServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Serves one peer for as long as both live. The first message must be a PeerHello.
+        pub async fn forward(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::PeerMessage>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PeerReply>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.PeerService/Forward",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.PeerService", "Forward"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// What only the answering controller knows, so that each can answer for all. None of these asks further peers.
+        pub async fn describe(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DescribeRequest>,
+        ) -> std::result::Result<tonic::Response<super::Controller>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.PeerService/Describe",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.PeerService", "Describe"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn connected_hosts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ConnectedHostsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ConnectedHostsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.PeerService/ConnectedHosts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.PeerService", "ConnectedHosts"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn opening_reports(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OpeningReportsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OpeningReportsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.PeerService/OpeningReports",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.PeerService", "OpeningReports"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The attempts of the sources that it follows.
+        pub async fn own_attempts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListAttemptsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAttemptsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.PeerService/OwnAttempts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.PeerService", "OwnAttempts"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Events that only it sees: those of its agents and of its matching, not those of the store.
+        pub async fn watch_own_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Event>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.PeerService/WatchOwnEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.PeerService", "WatchOwnEvents"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod peer_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with PeerServiceServer.
+    #[async_trait]
+    pub trait PeerService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Forward method.
+        type ForwardStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::PeerReply, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Serves one peer for as long as both live. The first message must be a PeerHello.
+        async fn forward(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::PeerMessage>>,
+        ) -> std::result::Result<tonic::Response<Self::ForwardStream>, tonic::Status>;
+        /// What only the answering controller knows, so that each can answer for all. None of these asks further peers.
+        async fn describe(
+            &self,
+            request: tonic::Request<super::DescribeRequest>,
+        ) -> std::result::Result<tonic::Response<super::Controller>, tonic::Status>;
+        async fn connected_hosts(
+            &self,
+            request: tonic::Request<super::ConnectedHostsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ConnectedHostsResponse>,
+            tonic::Status,
+        >;
+        async fn opening_reports(
+            &self,
+            request: tonic::Request<super::OpeningReportsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OpeningReportsResponse>,
+            tonic::Status,
+        >;
+        /// The attempts of the sources that it follows.
+        async fn own_attempts(
+            &self,
+            request: tonic::Request<super::ListAttemptsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAttemptsResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchOwnEvents method.
+        type WatchOwnEventsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Event, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Events that only it sees: those of its agents and of its matching, not those of the store.
+        async fn watch_own_events(
+            &self,
+            request: tonic::Request<super::WatchEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchOwnEventsStream>,
+            tonic::Status,
+        >;
+    }
+    #[derive(Debug)]
+    pub struct PeerServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> PeerServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for PeerServiceServer<T>
+    where
+        T: PeerService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/fleetknock.v1.PeerService/Forward" => {
+                    #[allow(non_camel_case_types)]
+                    struct ForwardSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::StreamingService<super::PeerMessage>
+                    for ForwardSvc<T> {
+                        type Response = super::PeerReply;
+                        type ResponseStream = T::ForwardStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::PeerMessage>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::forward(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ForwardSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.PeerService/Describe" => {
+                    #[allow(non_camel_case_types)]
+                    struct DescribeSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::DescribeRequest>
+                    for DescribeSvc<T> {
+                        type Response = super::Controller;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DescribeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::describe(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DescribeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.PeerService/ConnectedHosts" => {
+                    #[allow(non_camel_case_types)]
+                    struct ConnectedHostsSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::ConnectedHostsRequest>
+                    for ConnectedHostsSvc<T> {
+                        type Response = super::ConnectedHostsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ConnectedHostsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::connected_hosts(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ConnectedHostsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.PeerService/OpeningReports" => {
+                    #[allow(non_camel_case_types)]
+                    struct OpeningReportsSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::OpeningReportsRequest>
+                    for OpeningReportsSvc<T> {
+                        type Response = super::OpeningReportsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OpeningReportsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::opening_reports(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OpeningReportsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.PeerService/OwnAttempts" => {
+                    #[allow(non_camel_case_types)]
+                    struct OwnAttemptsSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::ListAttemptsRequest>
+                    for OwnAttemptsSvc<T> {
+                        type Response = super::ListAttemptsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListAttemptsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::own_attempts(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OwnAttemptsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.PeerService/WatchOwnEvents" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchOwnEventsSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::ServerStreamingService<super::WatchEventsRequest>
+                    for WatchOwnEventsSvc<T> {
+                        type Response = super::Event;
+                        type ResponseStream = T::WatchOwnEventsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::watch_own_events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchOwnEventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for PeerServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "fleetknock.v1.PeerService";
+    impl<T> tonic::server::NamedService for PeerServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -23,7 +23,7 @@ fn a_later_transaction_sees_what_an_earlier_one_of_the_batch_did() {
 fn removing_what_does_not_exist_takes_no_revision() {
     let picture = Picture::default();
     let mut batch = Batch::on(&picture);
-    let gone = Transaction { expect: vec![], changes: vec![Change::Delete { key: "a".to_owned() }] };
+    let gone = Transaction { changes: vec![Change::Delete { key: "a".to_owned() }], ..Transaction::default() };
 
     assert_eq!(batch.judge(gone, ROOMY).unwrap(), 0);
     assert!(batch.into_commits().is_empty());
@@ -49,5 +49,6 @@ fn put_expecting(key: &str, revision: Revision, size: usize) -> Transaction {
     Transaction {
         expect: vec![Expect { key: key.to_owned(), revision }],
         changes: vec![Change::Put { key: key.to_owned(), value: vec![b'x'; size].into() }],
+        lease: None,
     }
 }

@@ -90,6 +90,7 @@ fn put(key: &str, revision: Revision) -> Transaction {
     Transaction {
         expect: vec![Expect { key: key.to_owned(), revision }],
         changes: vec![Change::Put { key: key.to_owned(), value: Bytes::from_static(b"1") }],
+        lease: None,
     }
 }
 

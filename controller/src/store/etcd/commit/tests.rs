@@ -25,7 +25,7 @@ fn only_what_its_own_expectations_keep_from_happening_twice_is_sent_again() {
 
 fn transaction(expect: &[(&str, Revision)], changes: Vec<Change>) -> Transaction {
     let expect = expect.iter().map(|&(key, revision)| Expect { key: key.to_owned(), revision });
-    Transaction { expect: expect.collect(), changes }
+    Transaction { expect: expect.collect(), changes, lease: None }
 }
 
 fn put(key: &str) -> Change {
