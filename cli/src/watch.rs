@@ -136,6 +136,7 @@ mod tests {
             host: String::new(),
             opening: "01k2".into(),
             message: "opened for 30s".into(),
+            controller: String::new(),
         };
         assert_eq!(
             line(&event),

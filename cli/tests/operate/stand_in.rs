@@ -132,7 +132,7 @@ impl ControlService for Service {
 
     async fn list_openings(&self, _: Request<v1::ListOpeningsRequest>) -> Answer<v1::ListOpeningsResponse> {
         let openings = self.openings.lock().unwrap().clone();
-        Ok(Response::new(v1::ListOpeningsResponse { openings, next_page_token: String::new() }))
+        Ok(Response::new(v1::ListOpeningsResponse { openings, ..v1::ListOpeningsResponse::default() }))
     }
 
     async fn open(&self, request: Request<v1::OpenRequest>) -> Answer<v1::Opening> {
@@ -192,6 +192,17 @@ impl ControlService for Service {
     ) -> Answer<v1::UnbanSourceResponse> {
         let source = request.into_inner().source;
         self.bans.lock().unwrap().remove(&source).ok_or_else(|| status::not_found("ban", &source))?;
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn get_controller(&self, request: Request<v1::GetControllerRequest>) -> Answer<v1::Controller> {
+        Err(status::not_found("controller", &request.into_inner().name))
+    }
+
+    async fn list_controllers(
+        &self,
+        _: Request<v1::ListControllersRequest>,
+    ) -> Answer<v1::ListControllersResponse> {
         Ok(Response::new(Default::default()))
     }
 
