@@ -1,24 +1,35 @@
 //! A real etcd, alone or as a cluster of several hosts.
 
 use std::{
-    io::{Read, Write},
     net::SocketAddr,
     path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
-use crate::{host::Host, probe::connect, process::Process, programs, wait_until};
+use crate::{host::Host, http, process::Process, programs, wait_until, within};
 
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
+/// How long a cluster may take to become healthy, or to elect a leader, on a busy machine.
+const READY: Duration = Duration::from_secs(30);
 
 /// The members of one cluster.
 #[derive(Debug)]
 pub struct Etcd {
-    members: Vec<(Host, Process)>,
+    members: Vec<Member>,
+}
+
+/// One member and the host it runs on.
+#[derive(Debug)]
+pub struct Member {
+    host: Host,
+    command: Vec<String>,
+    process: Mutex<Process>,
 }
 
 impl Etcd {
@@ -40,40 +51,75 @@ impl Etcd {
             let (client, peer) =
                 (format!("http://{}:{CLIENT_PORT}", host.v4()), format!("http://{}:{PEER_PORT}", host.v4()));
             let data = directory.join(format!("etcd-{}", host.name()));
-            let process = host.spawn(
+            let command = [
                 "etcd",
-                &[
-                    "etcd",
-                    "--name",
-                    host.name(),
-                    "--data-dir",
-                    &data.to_string_lossy(),
-                    "--listen-client-urls",
-                    &client,
-                    "--advertise-client-urls",
-                    &client,
-                    "--listen-peer-urls",
-                    &peer,
-                    "--initial-advertise-peer-urls",
-                    &peer,
-                    "--initial-cluster",
-                    &cluster,
-                    "--initial-cluster-token",
-                    "fleetknock-lab",
-                ],
-            )?;
-            members.push((host.clone(), process));
+                "--name",
+                host.name(),
+                "--data-dir",
+                &data.to_string_lossy(),
+                "--listen-client-urls",
+                &client,
+                "--advertise-client-urls",
+                &client,
+                "--listen-peer-urls",
+                &peer,
+                "--initial-advertise-peer-urls",
+                &peer,
+                "--initial-cluster",
+                &cluster,
+                "--initial-cluster-token",
+                "fleetknock-lab",
+            ]
+            .map(str::to_owned)
+            .to_vec();
+            let process = host.spawn("etcd", &command)?;
+            members.push(Member { host: host.clone(), command, process: Mutex::new(process) });
         }
         let etcd = Self { members };
-        for (host, process) in &etcd.members {
-            wait_until(&format!("etcd on {} to be healthy", host.name()), Duration::from_secs(30), || {
+        etcd.wait_healthy()?;
+        Ok(etcd)
+    }
+
+    /// All members, in the order of their hosts.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The member that leads.
+    ///
+    /// # Errors
+    /// When none does within 30 seconds.
+    pub fn leader(&self) -> Result<&Member> {
+        within("etcd to have a leader", READY, || {
+            Ok(self.members.iter().find(|member| member.leads().unwrap_or(false)))
+        })
+        .map(|(leader, _)| leader)
+    }
+
+    /// A member that does not lead.
+    ///
+    /// # Errors
+    /// When none leads within 30 seconds, or there is only one.
+    pub fn follower(&self) -> Result<&Member> {
+        let leader = self.leader()?.host.name();
+        self.members.iter().find(|member| member.host.name() != leader).context("etcd has only one member")
+    }
+
+    /// Waits until every member is healthy.
+    ///
+    /// # Errors
+    /// When one has ended, or is not healthy within 30 seconds.
+    pub fn wait_healthy(&self) -> Result<()> {
+        for Member { host, process, .. } in &self.members {
+            let process = process.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            wait_until(&format!("etcd on {} to be healthy", host.name()), READY, || {
                 if !process.is_running() {
                     bail!("etcd on {} ended: {}", host.name(), process.log());
                 }
                 Ok(is_healthy(host).unwrap_or(false))
             })?;
         }
-        Ok(etcd)
+        Ok(())
     }
 
     /// Stops every member from answering, as a frozen machine or a cut network would.
@@ -81,7 +127,7 @@ impl Etcd {
     /// # Errors
     /// When one is gone.
     pub fn pause(&self) -> Result<()> {
-        self.members.iter().try_for_each(|(_, process)| process.signal(Signal::SIGSTOP))
+        self.members.iter().try_for_each(Member::pause)
     }
 
     /// Lets every member go on.
@@ -89,23 +135,76 @@ impl Etcd {
     /// # Errors
     /// When one is gone.
     pub fn resume(&self) -> Result<()> {
-        self.members.iter().try_for_each(|(_, process)| process.signal(Signal::SIGCONT))
+        self.members.iter().try_for_each(Member::resume)
     }
 
     /// As the controller's `--store` takes it.
     pub fn store(&self) -> String {
         let urls: Vec<_> =
-            self.members.iter().map(|(host, _)| format!("http://{}:{CLIENT_PORT}", host.v4())).collect();
+            self.members.iter().map(|member| format!("http://{}:{CLIENT_PORT}", member.host.v4())).collect();
         format!("etcd:{}", urls.join(","))
     }
 }
 
-fn is_healthy(host: &Host) -> Result<bool> {
-    let to = SocketAddr::new(host.v4(), CLIENT_PORT);
-    let mut stream = host.inside(|| connect(None, to, Duration::from_secs(1)))??;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).context("no answer from etcd")?;
-    Ok(answer.contains("\"health\":\"true\""))
+impl Member {
+    /// Where it runs.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Kills it with SIGKILL; its data stays.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn kill(&self) -> Result<()> {
+        self.lock().kill()
+    }
+
+    /// Starts it again with its data. Does not wait.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart(&self) -> Result<()> {
+        *self.lock() = self.host.spawn("etcd", &self.command)?;
+        Ok(())
+    }
+
+    /// Stops it from answering, as a frozen machine would.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn pause(&self) -> Result<()> {
+        self.lock().signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn resume(&self) -> Result<()> {
+        self.lock().signal(Signal::SIGCONT)
+    }
+
+    /// Whether it says that it leads.
+    fn leads(&self) -> Result<bool> {
+        let answer = http::post(&self.host, client_of(&self.host), "/v3/maintenance/status", "{}")?;
+        let status: Value = serde_json::from_str(&answer.text)?;
+        let (own, leader) = (&status["header"]["member_id"], &status["leader"]);
+        Ok(own.is_string() && own == leader)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Process> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
+
+fn is_healthy(host: &Host) -> Result<bool> {
+    Ok(http::get(host, client_of(host), "/health")?.text.contains("\"health\":\"true\""))
+}
+
+fn client_of(host: &Host) -> SocketAddr {
+    SocketAddr::new(host.v4(), CLIENT_PORT)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,8 @@
-//! A controller and agents inside a lab, and the operator's command to ask them.
+//! Controllers and agents inside a lab, and the operator's command to ask them.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fs, net::IpAddr, net::SocketAddr, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::{
@@ -19,28 +14,27 @@ use crate::{
     wait::{wait_until, within},
 };
 
+mod agent;
+mod controller;
+mod operator;
+
+pub use self::{agent::Agent, controller::Controller, operator::Operator};
+
 /// How long the programs may take to get ready on a busy machine.
 pub const READY: Duration = Duration::from_secs(20);
 /// The controller's port for agents and operators.
 pub const PORT: u16 = 7600;
 /// The controller's port for readiness and metrics.
 pub const HTTP_PORT: u16 = 7680;
+/// How long the membership of a controller outlives it, where there are several.
+pub const LEASE: Duration = Duration::from_secs(5);
 
-/// A controller on a host of its own, and the agents.
+/// One controller or several, each on a host of its own, and the agents.
 #[derive(Debug)]
 pub struct Fleet<'lab> {
     lab: &'lab Lab,
-    control: Host,
-    store: String,
-    controller: Mutex<Option<Process>>,
-}
-
-/// An agent and the host it runs on.
-#[derive(Debug)]
-pub struct Agent {
-    host: Host,
-    command: Vec<String>,
-    process: Mutex<Option<Process>>,
+    /// Never empty.
+    controllers: Vec<Controller>,
 }
 
 impl<'lab> Fleet<'lab> {
@@ -58,68 +52,143 @@ impl<'lab> Fleet<'lab> {
     /// # Errors
     /// When it does not get ready.
     pub fn start_with(lab: &'lab Lab, control: Host, store: String) -> Result<Self> {
-        let fleet = Self { lab, control, store, controller: Mutex::default() };
+        let mut more = Vec::new();
+        if store.starts_with("etcd:") {
+            more.extend(["--advertise".to_owned(), format!("http://{}:{PORT}", control.v4())]);
+        }
+        let fleet = Self { lab, controllers: vec![Controller::new(control, &store, &more)] };
         fleet.start_controller()?;
-        for kind in ["doors", "hosts", "openings", "bans", "attempts"] {
-            let command = fleet.command(&["get", kind, "-o", "json"])?;
-            lab.ask_on_failure(&format!("fleetknock get {kind}"), &fleet.control, command);
+        fleet.ask_on_failure(&["doors", "hosts", "openings", "bans", "attempts"])?;
+        Ok(fleet)
+    }
+
+    /// One controller on each of these hosts, all on this store, ready. Each has its host's name.
+    ///
+    /// # Errors
+    /// When one does not get ready.
+    pub fn start_several(lab: &'lab Lab, hosts: &[Host], store: &str) -> Result<Self> {
+        ensure!(!hosts.is_empty(), "a fleet needs a controller");
+        let controllers = hosts
+            .iter()
+            .map(|host| {
+                let mut more = vec!["--name".to_owned(), host.name().to_owned()];
+                more.extend(["--advertise".to_owned(), format!("http://{}:{PORT}", host.v4())]);
+                more.extend(["--lease".to_owned(), format!("{}s", LEASE.as_secs())]);
+                Controller::new(host.clone(), store, &more)
+            })
+            .collect();
+        let fleet = Self { lab, controllers };
+        for controller in &fleet.controllers {
+            controller.spawn()?;
+        }
+        fleet.ask_on_failure(&["controllers", "hosts", "openings", "bans", "attempts"])?;
+        for controller in &fleet.controllers {
+            controller.wait_ready()?;
         }
         Ok(fleet)
     }
 
-    /// Where the controller runs.
+    fn ask_on_failure(&self, kinds: &[&str]) -> Result<()> {
+        for controller in &self.controllers {
+            for kind in kinds {
+                let command =
+                    controller.operator().command(&["get", kind, "-o", "json", "--timeout", "3s"])?;
+                let label = format!("fleetknock get {kind}, asking {}", controller.name());
+                self.lab.ask_on_failure(&label, controller.host(), command);
+            }
+        }
+        Ok(())
+    }
+
+    /// All controllers, in the order of their hosts.
+    pub fn controllers(&self) -> &[Controller] {
+        &self.controllers
+    }
+
+    /// The controller of that name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn named(&self, name: &str) -> Result<&Controller> {
+        let found = self.controllers.iter().find(|controller| controller.name() == name);
+        found.with_context(|| format!("no controller is named {name}"))
+    }
+
+    /// An operator who asks the first controller that runs.
+    pub fn operator(&self) -> Operator {
+        let up = self.controllers.iter().find(|controller| controller.is_up());
+        up.unwrap_or(&self.controllers[0]).operator()
+    }
+
+    /// The controller that follows this source's knock, which is under way.
+    ///
+    /// # Errors
+    /// When it does not become exactly one in time.
+    pub fn owner_of(&self, source: IpAddr) -> Result<&Controller> {
+        let what = format!("one controller to follow the knock of {source}");
+        let (owner, _) = within(&what, READY, || {
+            let mut owners = Vec::new();
+            for controller in self.controllers.iter().filter(|controller| controller.is_up()) {
+                if controller.follows(source)? {
+                    owners.push(controller);
+                }
+            }
+            Ok((owners.len() == 1).then(|| owners[0]))
+        })?;
+        Ok(owner)
+    }
+
+    /// The controller that this host's agent is connected to.
+    ///
+    /// # Errors
+    /// When it is connected to none in time.
+    pub fn controller_of(&self, host: &Host) -> Result<&Controller> {
+        let what = format!("the agent on {} to be connected", host.name());
+        let (name, _) = within(&what, READY, || {
+            let Ok(hosts) = self.list("hosts") else { return Ok(None) };
+            let own = hosts.iter().find(|found| text(found, "name") == Some(host.name()));
+            Ok(own
+                .filter(|own| field(own, "connected") == Some(&Value::Bool(true)))
+                .and_then(|own| text(own, "controller"))
+                .map(str::to_owned))
+        })?;
+        self.named(&name)
+    }
+
+    /// Where the first controller runs.
     pub fn control(&self) -> &Host {
-        &self.control
+        self.controllers[0].host()
     }
 
-    /// The controller's address for agents and operators.
+    /// The first controller's address for agents and operators.
     pub fn url(&self) -> String {
-        format!("http://{}:{PORT}", self.control.v4())
+        self.controllers[0].url()
     }
 
-    /// Starts the controller (again) and waits until it accepts connections.
+    /// Starts the first controller (again) and waits until it accepts connections.
     ///
     /// # Errors
     /// When it ends, or does not accept connections in time.
     pub fn start_controller(&self) -> Result<Process> {
-        let program = programs::path("fleetknock-controller")?.to_string_lossy().into_owned();
-        let process = self.control.spawn(
-            "controller",
-            &[
-                &program,
-                "--listen",
-                &format!("0.0.0.0:{PORT}"),
-                "--store",
-                &self.store,
-                "--http",
-                &format!("127.0.0.1:{HTTP_PORT}"),
-                "--insecure",
-            ],
-        )?;
-        wait_until("the controller to listen", READY, || {
-            if !process.is_running() {
-                bail!("the controller ended: {}", process.log());
-            }
-            self.control.reaches(SocketAddr::new(self.control.v4(), PORT))
-        })?;
-        *self.lock() = Some(process.clone());
+        let process = self.controllers[0].spawn()?;
+        self.controllers[0].wait_listening()?;
         Ok(process)
     }
 
-    /// The running controller.
+    /// The first controller, running.
     ///
     /// # Errors
     /// When it has been killed.
     pub fn controller(&self) -> Result<Process> {
-        self.lock().clone().context("the controller does not run")
+        self.controllers[0].process()
     }
 
-    /// Kills the controller with SIGKILL.
+    /// Kills the first controller with SIGKILL.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn kill_controller(&self) -> Result<()> {
-        self.lock().take().map_or(Ok(()), |process| process.kill())
+        self.controllers[0].kill()
     }
 
     /// Plugs in a host with these labels (`key=value`) and starts an agent there. Does not wait.
@@ -130,11 +199,25 @@ impl<'lab> Fleet<'lab> {
         self.agent_with(&self.lab.host(name)?, labels, &["--firewall", "auto"])
     }
 
-    /// Starts an agent on a host that is there already, with more flags.
+    /// Starts an agent on a host that is there already, with more flags. It knows all controllers.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn agent_with(&self, host: &Host, labels: &[&str], flags: &[&str]) -> Result<Agent> {
+        self.agent_of(host, labels, flags, &self.controllers.iter().collect::<Vec<_>>())
+    }
+
+    /// The same for an agent that knows only these controllers.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn agent_of(
+        &self,
+        host: &Host,
+        labels: &[&str],
+        flags: &[&str],
+        controllers: &[&Controller],
+    ) -> Result<Agent> {
         let program = programs::path("fleetknock-agent")?;
         let state = self.lab.directory().join(format!("state-{}", host.name()));
         fs::create_dir_all(&state)?;
@@ -143,18 +226,19 @@ impl<'lab> Fleet<'lab> {
         for label in labels {
             command.extend(["--label".to_owned(), (*label).to_owned()]);
         }
-        command.extend(["--controller".to_owned(), self.url(), "--insecure".to_owned()]);
+        let urls: Vec<_> = controllers.iter().map(|controller| controller.url()).collect();
+        command.extend(["--controller".to_owned(), urls.join(","), "--insecure".to_owned()]);
         command.extend(["--state".to_owned(), state.to_string_lossy().into_owned()]);
         command.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        let agent = Agent { host: host.clone(), command, process: Mutex::default() };
+        let agent = Agent::new(host, command);
         agent.start()?;
         Ok(agent)
     }
 
-    /// Waits until the controller sees exactly this many agents connected.
+    /// Waits until exactly this many agents are seen connected.
     ///
     /// # Errors
-    /// When it does not in time.
+    /// When they are not in time.
     pub fn wait_connected(&self, count: usize) -> Result<Duration> {
         wait_until(&format!("{count} agents to be connected"), READY, || {
             let hosts = match self.list("hosts") {
@@ -171,8 +255,7 @@ impl<'lab> Fleet<'lab> {
     /// # Errors
     /// When it is refused.
     pub fn apply(&self, yaml: &str) -> Result<String> {
-        let command = self.command(&["apply", "-f", "-"])?;
-        self.control.run_with(&command, Some(yaml), READY)?.success().context("fleetknock apply failed")
+        self.operator().apply(yaml)
     }
 
     /// Waits until connects from `stranger` to all these ports are dropped.
@@ -190,12 +273,12 @@ impl<'lab> Fleet<'lab> {
         })
     }
 
-    /// Runs the operator's command against this controller.
+    /// Runs the operator's command.
     ///
     /// # Errors
     /// When it cannot be run. A command that fails is an [`Output`] with its code.
     pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
-        self.control.run(&self.command(arguments)?)
+        self.operator().cli(arguments)
     }
 
     /// The same for a command that must succeed.
@@ -203,7 +286,7 @@ impl<'lab> Fleet<'lab> {
     /// # Errors
     /// When it fails.
     pub fn cli_ok(&self, arguments: &[&str]) -> Result<String> {
-        self.cli(arguments)?.success().with_context(|| format!("fleetknock {} failed", arguments.join(" ")))
+        self.operator().cli_ok(arguments)
     }
 
     /// What `fleetknock get KIND -o json` lists.
@@ -219,15 +302,7 @@ impl<'lab> Fleet<'lab> {
     /// # Errors
     /// When the command fails or prints something that is no list.
     pub fn list_with(&self, kind: &str, flags: &[&str]) -> Result<Vec<Value>> {
-        let mut arguments = vec!["get", kind, "-o", "json"];
-        arguments.extend(flags);
-        let text = self.cli_ok(&arguments)?;
-        let json: Value =
-            serde_json::from_str(&text).with_context(|| format!("get {kind} printed no JSON: {text}"))?;
-        match json {
-            Value::Array(items) => Ok(items),
-            _ => bail!("get {kind} printed no list: {text}"),
-        }
+        self.operator().list(kind, flags)
     }
 
     /// The one opening that this source has.
@@ -235,62 +310,7 @@ impl<'lab> Fleet<'lab> {
     /// # Errors
     /// When there is none within `deadline`, or more than one.
     pub fn opening_of(&self, source: &str, deadline: Duration) -> Result<Value> {
-        let (mut found, _) = within(&format!("an opening for {source}"), deadline, || {
-            let mut openings = self.list("openings")?;
-            openings.retain(|opening| text(opening, "source") == Some(source));
-            Ok((!openings.is_empty()).then_some(openings))
-        })?;
-        ensure!(found.len() == 1, "{source} has {} openings instead of one", found.len());
-        found.pop().context("there is none")
-    }
-
-    fn command(&self, arguments: &[&str]) -> Result<Vec<String>> {
-        let program = programs::path("fleetknock")?;
-        let mut command = vec![program.to_string_lossy().into_owned()];
-        command.extend(["--controller".to_owned(), self.url(), "--insecure".to_owned()]);
-        command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        Ok(command)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Process>> {
-        self.controller.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Agent {
-    /// Where it runs.
-    pub fn host(&self) -> &Host {
-        &self.host
-    }
-
-    /// Starts it (again). Does not wait.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn start(&self) -> Result<Process> {
-        let process = self.host.spawn("agent", &self.command)?;
-        *self.lock() = Some(process.clone());
-        Ok(process)
-    }
-
-    /// The running agent.
-    ///
-    /// # Errors
-    /// When it has been killed.
-    pub fn process(&self) -> Result<Process> {
-        self.lock().clone().with_context(|| format!("no agent runs on {}", self.host.name()))
-    }
-
-    /// Kills it with SIGKILL.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn kill(&self) -> Result<()> {
-        self.lock().take().map_or(Ok(()), |process| process.kill())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Process>> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+        self.operator().opening_of(source, deadline)
     }
 }
 

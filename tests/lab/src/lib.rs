@@ -2,16 +2,18 @@
 //!
 //! A [`Lab`] is a switch and the hosts plugged into it, each in a network namespace of its own. Everything in it is named
 //! after this process, so that labs never meet, and all of it is taken away again when the lab ends, when the process
-//! is interrupted, or, at the latest, by the next lab that starts on this machine. A [`Fleet`] is a controller and agents
+//! is interrupted, or, at the latest, by the next lab that starts on this machine. A [`Fleet`] is controllers and agents
 //! inside a lab.
 //!
 //! Needs root, or a user namespace as `tests/scripts/in-lab` makes one.
 
+pub mod cut;
 pub mod demo;
 pub mod etcd;
 pub mod fleet;
 pub mod flood;
 pub mod host;
+pub mod http;
 pub mod knock;
 pub mod lab;
 pub mod monitor;
@@ -23,7 +25,8 @@ mod signals;
 pub mod wait;
 
 pub use crate::{
-    fleet::{Agent, Fleet},
+    cut::Cut,
+    fleet::{Agent, Controller, Fleet, Operator},
     host::{Host, Output},
     knock::{Shot, Tool},
     lab::Lab,

@@ -1,0 +1,219 @@
+//! A controller and the host it runs on.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::ExitStatus,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use fleetknock_proto::v1::{ListAttemptsRequest, peer_service_client::PeerServiceClient};
+use nix::sys::signal::Signal;
+use tonic::transport::Endpoint;
+
+use super::{HTTP_PORT, Operator, PORT, READY};
+use crate::{host::Host, http, process::Process, programs, wait::wait_until};
+
+/// How long a controller may take to answer a call of the lab.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long one that was told to stop may take: its grace period, and what a busy machine adds.
+const STOP: Duration = Duration::from_secs(30);
+
+/// A controller and the host it runs on.
+#[derive(Debug)]
+pub struct Controller {
+    host: Host,
+    flags: Vec<String>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    process: Option<Process>,
+    paused: bool,
+}
+
+impl Controller {
+    /// The controller on this host and this store, with more flags; not started yet.
+    pub(super) fn new(host: Host, store: &str, more: &[String]) -> Self {
+        let mut flags = vec!["--listen".to_owned(), format!("0.0.0.0:{PORT}")];
+        flags.extend(["--store".to_owned(), store.to_owned()]);
+        flags.extend(["--http".to_owned(), format!("127.0.0.1:{HTTP_PORT}"), "--insecure".to_owned()]);
+        flags.extend_from_slice(more);
+        Self { host, flags, state: Mutex::default() }
+    }
+
+    /// Where it runs.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Its name in the fleet, which is its host's.
+    pub fn name(&self) -> &str {
+        self.host.name()
+    }
+
+    /// Its address for agents, operators and other controllers.
+    pub fn url(&self) -> String {
+        format!("http://{}:{PORT}", self.host.v4())
+    }
+
+    /// An operator beside it who asks it.
+    pub fn operator(&self) -> Operator {
+        Operator::new(&self.host, &self.url())
+    }
+
+    /// Starts it (again). Does not wait.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(&self) -> Result<Process> {
+        let program = programs::path("fleetknock-controller")?.to_string_lossy().into_owned();
+        let mut command = vec![program];
+        command.extend_from_slice(&self.flags);
+        let process = self.host.spawn("controller", &command)?;
+        *self.lock() = State { process: Some(process.clone()), paused: false };
+        Ok(process)
+    }
+
+    /// Waits until it accepts connections.
+    ///
+    /// # Errors
+    /// When it ends, or does not accept connections in time.
+    pub fn wait_listening(&self) -> Result<()> {
+        let process = self.process()?;
+        wait_until(&format!("the controller on {} to listen", self.name()), READY, || {
+            if !process.is_running() {
+                bail!("the controller on {} ended: {}", self.name(), process.log());
+            }
+            self.host.reaches(self.host.at(PORT))
+        })?;
+        Ok(())
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// When it ends, or is not ready in time.
+    pub fn wait_ready(&self) -> Result<()> {
+        self.wait_listening()?;
+        let process = self.process()?;
+        wait_until(&format!("the controller on {} to be ready", self.name()), READY, || {
+            if !process.is_running() {
+                bail!("the controller on {} ended: {}", self.name(), process.log());
+            }
+            Ok(self.http("/ready").is_ok_and(|answer| answer.code == 200))
+        })?;
+        Ok(())
+    }
+
+    /// The running controller.
+    ///
+    /// # Errors
+    /// When it has been killed.
+    pub fn process(&self) -> Result<Process> {
+        self.lock().process.clone().with_context(|| format!("no controller runs on {}", self.name()))
+    }
+
+    /// Whether it runs and has not been paused.
+    pub fn is_up(&self) -> bool {
+        let state = self.lock();
+        !state.paused && state.process.as_ref().is_some_and(Process::is_running)
+    }
+
+    /// Kills it with SIGKILL.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn kill(&self) -> Result<()> {
+        self.lock().process.take().map_or(Ok(()), |process| process.kill())
+    }
+
+    /// Tells it to stop, with SIGTERM. Does not wait.
+    ///
+    /// # Errors
+    /// When it does not run, or the kernel refuses.
+    pub fn tell_to_stop(&self) -> Result<()> {
+        self.process()?.signal(Signal::SIGTERM)
+    }
+
+    /// Waits until it has ended after it was told to.
+    ///
+    /// # Errors
+    /// When it has not within 30 seconds, or says that something failed.
+    pub fn wait_stopped(&self) -> Result<ExitStatus> {
+        let process = self.process()?;
+        let status = process.wait(STOP).with_context(|| format!("the controller on {}", self.name()))?;
+        if !status.success() {
+            bail!("the controller on {} ended with {status}: {}", self.name(), process.log());
+        }
+        self.lock().process = None;
+        Ok(status)
+    }
+
+    /// Stops it from doing anything, as a frozen machine would.
+    ///
+    /// # Errors
+    /// When it does not run, or the kernel refuses.
+    pub fn pause(&self) -> Result<()> {
+        self.process()?.signal(Signal::SIGSTOP)?;
+        self.lock().paused = true;
+        Ok(())
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it does not run, or the kernel refuses.
+    pub fn resume(&self) -> Result<()> {
+        self.process()?.signal(Signal::SIGCONT)?;
+        self.lock().paused = false;
+        Ok(())
+    }
+
+    /// The sum of one of its metrics, such as `openings_total`, over all its series whose labels contain `label`. What
+    /// it does not export counts as zero.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn metric(&self, name: &str, label: &str) -> Result<u64> {
+        let text = self.http("/metrics")?.text;
+        Ok(sum(&text, &format!("fleetknock_controller_{name}"), label))
+    }
+
+    /// Whether it follows a knock of this source that is under way.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn follows(&self, source: IpAddr) -> Result<bool> {
+        let endpoint = Endpoint::from_shared(self.url())?.connect_timeout(ANSWER).timeout(ANSWER);
+        let request = ListAttemptsRequest { source: source.to_string(), ..ListAttemptsRequest::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let answer = self.host.inside(|| {
+            runtime.block_on(async {
+                let mut client = PeerServiceClient::new(endpoint.connect().await?);
+                anyhow::Ok(client.own_attempts(request).await?.into_inner())
+            })
+        })?;
+        let answer = answer.with_context(|| format!("the controller on {} does not answer", self.name()))?;
+        Ok(!answer.attempts.is_empty())
+    }
+
+    fn http(&self, path: &str) -> Result<http::Answer> {
+        http::get(&self.host, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), HTTP_PORT), path)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Adds up the samples of one metric in Prometheus's text format.
+pub(super) fn sum(text: &str, name: &str, label: &str) -> u64 {
+    let samples = text.lines().filter_map(|line| line.strip_prefix(name));
+    samples
+        .filter(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))
+        .filter_map(|rest| rest.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
