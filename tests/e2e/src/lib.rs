@@ -8,7 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use fleetknock_lab::{Agent, Fleet, Host, Lab, Reach, Shot, wait_until};
+use fleetknock_lab::{Agent, Controller, Fleet, Host, Lab, Reach, Shot, wait_until};
+
+mod several;
+
+pub use self::several::{IN_TIME, Placement, Several};
 
 /// The protected TCP service.
 pub const SSH: u16 = 22;
@@ -79,16 +83,29 @@ impl<'lab> Three<'lab> {
     /// # Errors
     /// When something does not get ready.
     pub fn with(lab: &'lab Lab, fleet: Fleet<'lab>, steps: Steps) -> Result<Self> {
-        let host = |name: &str, labels: &[&str], firewall: &str| -> Result<Agent> {
+        Self::placed(lab, fleet, steps, Placement::Anywhere)
+    }
+
+    /// The same around several controllers, with the agents placed at them.
+    ///
+    /// # Errors
+    /// When something does not get ready.
+    pub fn placed(lab: &'lab Lab, fleet: Fleet<'lab>, steps: Steps, placement: Placement) -> Result<Self> {
+        let mut placed = Vec::new();
+        let mut host = |name: &str, labels: &[&str], firewall: &str| -> Result<Agent> {
             let host = lab.host(name)?;
             host.serve(&[SSH, OTHER], &[VPN])?;
-            fleet.agent_with(&host, labels, &["--firewall", firewall])
+            let number = placed.len();
+            let known: Vec<&Controller> = placement.known(number, fleet.controllers());
+            placed.push(placement.hold_back(number, &host, fleet.controllers())?);
+            fleet.agent_of(&host, labels, &["--firewall", firewall], &known)
         };
         let edge = host("edge-1", &["role=edge"], "auto")?;
         let db = host("db-1", &["role=db", "ssh=by-knock"], "iptables")?;
         let bastion = host("bastion-1", &["role=bastion", "ssh=by-knock"], "nftables")?;
         let (client, stranger) = (lab.client("client")?, lab.client("stranger")?);
         fleet.wait_connected(3)?;
+        drop(placed);
         Ok(Self { fleet, edge, db, bastion, client, stranger, steps })
     }
 
@@ -152,8 +169,22 @@ impl<'lab> Three<'lab> {
     /// # Errors
     /// When it is not in time.
     pub fn wait_open(&self, client: &Host, source: Option<IpAddr>, family: Family) -> Result<()> {
+        self.wait_open_within(SOON, client, source, family)
+    }
+
+    /// The same within another deadline.
+    ///
+    /// # Errors
+    /// When it is not in time.
+    pub fn wait_open_within(
+        &self,
+        deadline: Duration,
+        client: &Host,
+        source: Option<IpAddr>,
+        family: Family,
+    ) -> Result<()> {
         for to in self.opened(family) {
-            wait_until(&format!("{to} to open for {}", client.name()), SOON, || {
+            wait_until(&format!("{to} to open for {}", client.name()), deadline, || {
                 Ok(client.reach_from(source, to)? == Reach::Open
                     && client.udp_answers(source, SocketAddr::new(to.ip(), VPN))?)
             })?;

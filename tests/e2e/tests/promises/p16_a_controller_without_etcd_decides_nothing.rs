@@ -1,0 +1,44 @@
+//! Promise 16: a controller that is cut off from etcd, though not from agents and peers, decides nothing once its lease
+//! is gone. Its agents move; each knock opens once, through another controller; after healing it takes part again.
+
+use anyhow::{Context, Result, ensure};
+use fleetknock_e2e::{Family, IN_TIME, MIXED, Placement, Several};
+use fleetknock_lab::{Cut, Lab, wait_until};
+
+#[test]
+fn and_takes_part_again_when_it_is_back() -> Result<()> {
+    Lab::scenario("stale", |lab| {
+        let several = Several::guarded(lab, MIXED, Placement::Spread, 120)?;
+        let three = &several.three;
+        let knock = three.knock(Family::V4);
+        // Not the first, which the operator asks.
+        let stale = &several.controllers()[2];
+        let (client, _) = several.begun(|owner| owner.name() == stale.name())?;
+        let granted = stale.metric("openings_total", "")?;
+        let cut = Cut::off(stale.host(), several.etcd.members().iter().map(|member| member.host()))?;
+
+        // The stale controller's own source goes on at once, when nobody can know yet that it is stale.
+        client.knock(None, &knock[1..])?;
+        several.opens_once(&client).context("the knock that was under way")?;
+
+        several.wait_state(stale, "suspended")?;
+        for agent in three.agents() {
+            wait_until(&format!("{} to be elsewhere", agent.host().name()), IN_TIME, || {
+                Ok(three.fleet.controller_of(agent.host())?.name() != stale.name())
+            })?;
+        }
+        for _ in 0..4 {
+            let client = several.client()?;
+            client.knock(None, &knock)?;
+            several.opens_once(&client)?;
+        }
+        let since = stale.metric("openings_total", "")? - granted;
+        ensure!(since == 0, "{} granted {since} openings without etcd", stale.name());
+
+        cut.heal()?;
+        several.wait_whole()?;
+        let (client, _) = several.begun(|owner| owner.name() == stale.name())?;
+        client.knock(None, &knock[1..])?;
+        several.opens_once(&client)
+    })
+}
