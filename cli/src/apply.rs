@@ -9,7 +9,7 @@ use fleetknock_proto::{convert, v1};
 use fleetknock_runtime::exit;
 
 use crate::{
-    controller::Controller,
+    controllers::Controllers,
     files::{self, Found},
     output::Out,
 };
@@ -34,7 +34,7 @@ pub(crate) struct Apply {
     dry_run: bool,
 }
 
-pub(crate) async fn run(command: &Apply, controller: &Controller, out: &mut Out) -> anyhow::Result<()> {
+pub(crate) async fn run(command: &Apply, controllers: &Controllers, out: &mut Out) -> anyhow::Result<()> {
     let doors = files::read(&command.files)?;
     let mut problems = doors.problems;
     if !command.weak {
@@ -44,7 +44,7 @@ pub(crate) async fn run(command: &Apply, controller: &Controller, out: &mut Out)
     if problems.is_empty() {
         // The controller knows more: how many hosts there are, and which ports are taken.
         for found in &doors.found {
-            if let Err(error) = send(found, command.weak, true, controller).await {
+            if let Err(error) = send(found, command.weak, true, controllers).await {
                 if exit::code_of(&error) != exit::DATA {
                     return Err(error.context(format!("{}: door '{}'", found.place, found.door.name())));
                 }
@@ -63,7 +63,7 @@ pub(crate) async fn run(command: &Apply, controller: &Controller, out: &mut Out)
         return Err(exit::coded(exit::DATA, anyhow!("{} problems: nothing was applied", problems.len())));
     }
     for (done, found) in doors.found.iter().enumerate() {
-        let answer = send(found, command.weak, command.dry_run, controller).await.map_err(|error| {
+        let answer = send(found, command.weak, command.dry_run, controllers).await.map_err(|error| {
             error.context(format!(
                 "{}: door '{}' ({done} of {count} were applied)",
                 found.place,
@@ -90,7 +90,7 @@ async fn send(
     found: &Found,
     weak: bool,
     dry_run: bool,
-    controller: &Controller,
+    controllers: &Controllers,
 ) -> anyhow::Result<v1::ApplyDoorResponse> {
     let request = v1::ApplyDoorRequest {
         door: Some(convert::door_message(&found.door, true)),
@@ -98,7 +98,11 @@ async fn send(
         dry_run,
         if_revision: 0,
     };
-    controller.call(controller.client().apply_door(request)).await
+    if dry_run {
+        controllers.read(async |mut client| client.apply_door(request.clone()).await).await
+    } else {
+        controllers.write(async |mut client| client.apply_door(request.clone()).await).await
+    }
 }
 
 /// Such as `door/bastion-ssh changed (spec.opens.for: 30s -> 1m)`.

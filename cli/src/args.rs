@@ -1,15 +1,15 @@
 //! What the command understands, and who does it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{cell::OnceCell, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    apply, ban, check, close, completions, controller::Controller, delete, describe, get, import, knock,
+    apply, ban, check, close, completions, controllers::Controllers, delete, describe, get, import, knock,
     open, output, watch,
 };
 
-/// Port knocking for a fleet: knock, and operate doors, hosts, openings and bans.
+/// Port knocking for a fleet: knock, and operate doors, hosts, openings, bans and controllers.
 #[derive(Debug, Parser)]
 #[command(name = "fleetknock", version, propagate_version = true, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
@@ -21,25 +21,32 @@ pub(crate) struct Cli {
 
 const AFTER_HELP: &str =
     "Exit codes: 0 done, 1 not found or refused, 64 wrong usage, 65 wrong file or field, 66 file cannot be \
-read, 69 controller cannot be reached, 75 try again, 77 not permitted.
+read, 69 no controller can be reached, 75 try again, 77 not permitted.
 
 Examples:
   fleetknock knock tcp/7412@edge-1.example udp/23981@db-1.example --then-wait tcp/22@bastion.example
   fleetknock apply -f doors/
   fleetknock get openings --door bastion-ssh
+  fleetknock get controllers --controller http://10.0.0.1:7600,http://10.0.0.2:7600
   fleetknock open bastion-ssh --source 203.0.113.5 --for 60s --reason 'ticket 4711'";
 
 /// What every command that asks a controller takes.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Global {
-    /// The controller to ask
-    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:7600")]
-    pub(crate) controller: String,
+    /// The controller to ask; of several, the next one is asked when one cannot answer
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7600"
+    )]
+    pub(crate) controller: Vec<String>,
     /// Talk to the controller in plain text: anybody on the way can read and change it
     #[arg(long, global = true)]
     pub(crate) insecure: bool,
-    /// How long an answer may take [default: 10s; for knock --then-wait 5s]
+    /// How long an answer of one controller may take [default: 10s; for knock --then-wait 5s]
     #[arg(long, global = true, value_name = "TIME", value_parser = time)]
     pub(crate) timeout: Option<Duration>,
     /// A YAML file with these settings: controller, insecure, timeout
@@ -68,21 +75,33 @@ pub(crate) enum Command {
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
     let out = &mut output::Out::standard();
     let global = &cli.global;
-    match cli.command {
+    let cell = OnceCell::new();
+    // Knocking and reading files need no controller, nor valid settings for one.
+    let controllers = || {
+        let checked = Controllers::new(global)?;
+        anyhow::Ok(cell.get_or_init(|| checked))
+    };
+    let result = match cli.command {
         Command::Check(command) => check::run(&command, out),
         Command::Completions(command) => completions::run(&command, out),
         Command::Import(command) => import::run(&command, out),
         Command::Knock(command) => knock::run(command, global.timeout, out).await,
-        Command::Apply(command) => apply::run(&command, &Controller::new(global)?, out).await,
-        Command::Ban(command) => ban::run(&command, &Controller::new(global)?, out).await,
-        Command::Close(command) => close::run(&command, &Controller::new(global)?, out).await,
-        Command::Delete(command) => delete::run(&command, &Controller::new(global)?, out).await,
-        Command::Describe(command) => describe::run(&command, &Controller::new(global)?, out).await,
-        Command::Get(command) => get::run(&command, &Controller::new(global)?, out).await,
-        Command::Open(command) => open::run(&command, &Controller::new(global)?, out).await,
-        Command::Unban(command) => ban::unban(&command, &Controller::new(global)?, out).await,
-        Command::Watch(command) => watch::run(&command, &Controller::new(global)?, out).await,
+        Command::Apply(command) => apply::run(&command, controllers()?, out).await,
+        Command::Ban(command) => ban::run(&command, controllers()?, out).await,
+        Command::Close(command) => close::run(&command, controllers()?, out).await,
+        Command::Delete(command) => delete::run(&command, controllers()?, out).await,
+        Command::Describe(command) => describe::run(&command, controllers()?, out).await,
+        Command::Get(command) => get::run(&command, controllers()?, out).await,
+        Command::Open(command) => open::run(&command, controllers()?, out).await,
+        Command::Unban(command) => ban::unban(&command, controllers()?, out).await,
+        Command::Watch(command) => watch::run(&command, controllers()?, out).await,
+    };
+    if let Some(controllers) = cell.get() {
+        for passed_over in controllers.passed_over() {
+            out.warning(passed_over)?;
+        }
     }
+    result
 }
 
 /// A time such as `15s` or `1m30s`.

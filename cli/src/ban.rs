@@ -8,7 +8,7 @@ use fleetknock_proto::{convert, v1};
 
 use crate::{
     args::time,
-    controller::Controller,
+    controllers::Controllers,
     output::{Out, remaining},
 };
 
@@ -40,21 +40,21 @@ pub(crate) struct Unban {
     source: Source,
 }
 
-pub(crate) async fn run(command: &Ban, controller: &Controller, out: &mut Out) -> anyhow::Result<()> {
+pub(crate) async fn run(command: &Ban, controllers: &Controllers, out: &mut Out) -> anyhow::Result<()> {
     let request = v1::BanSourceRequest {
         source: command.source.to_string(),
         for_ms: command.duration.map_or(0, convert::millis),
         reason: command.reason.clone(),
     };
-    let ban = controller.call(controller.client().ban_source(request)).await?;
+    let ban = controllers.write(async |mut client| client.ban_source(request.clone()).await).await?;
     let left = remaining(Timestamp::from_millis(ban.expires_ms), out.now());
     out.line(format!("ban/{} set, {left} left", ban.source))?;
     Ok(())
 }
 
-pub(crate) async fn unban(command: &Unban, controller: &Controller, out: &mut Out) -> anyhow::Result<()> {
+pub(crate) async fn unban(command: &Unban, controllers: &Controllers, out: &mut Out) -> anyhow::Result<()> {
     let request = v1::UnbanSourceRequest { source: command.source.to_string() };
-    controller.call(controller.client().unban_source(request)).await?;
+    controllers.write(async |mut client| client.unban_source(request.clone()).await).await?;
     out.line(format!("ban/{} lifted", command.source))?;
     Ok(())
 }

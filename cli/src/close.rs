@@ -7,7 +7,7 @@ use fleetknock_proto::v1;
 use fleetknock_runtime::exit;
 
 use crate::{
-    controller::{Controller, REFUSED},
+    controllers::{Controllers, REFUSED},
     output::Out,
 };
 
@@ -38,7 +38,7 @@ pub(crate) struct Close {
     reason: String,
 }
 
-pub(crate) async fn run(command: &Close, controller: &Controller, out: &mut Out) -> anyhow::Result<()> {
+pub(crate) async fn run(command: &Close, controllers: &Controllers, out: &mut Out) -> anyhow::Result<()> {
     let request = v1::CloseRequest {
         id: command.id.clone().unwrap_or_default(),
         door: command.door.clone().unwrap_or_default(),
@@ -46,7 +46,7 @@ pub(crate) async fn run(command: &Close, controller: &Controller, out: &mut Out)
         kill_connections: command.kill_connections,
         reason: command.reason.clone(),
     };
-    let answer = controller.call(controller.client().close(request)).await?;
+    let answer = controllers.write(async |mut client| client.close(request.clone()).await).await?;
     if answer.closed.is_empty() {
         let error = anyhow!("nothing was open; see 'fleetknock get openings'");
         return Err(exit::coded(REFUSED, error));

@@ -7,7 +7,7 @@ use clap::Args;
 use fleetknock_proto::v1;
 use fleetknock_runtime::exit;
 
-use crate::{controller::Controller, files, kind::Kind, output::Out};
+use crate::{controllers::Controllers, files, kind::Kind, output::Out};
 
 /// Delete doors, forget hosts, lift bans
 ///
@@ -33,7 +33,7 @@ pub(crate) struct Delete {
     kill_connections: bool,
 }
 
-pub(crate) async fn run(command: &Delete, controller: &Controller, out: &mut Out) -> anyhow::Result<()> {
+pub(crate) async fn run(command: &Delete, controllers: &Controllers, out: &mut Out) -> anyhow::Result<()> {
     let (kind, names) = match command.kind {
         Some(kind) => (kind, command.names.clone()),
         None => {
@@ -49,7 +49,7 @@ pub(crate) async fn run(command: &Delete, controller: &Controller, out: &mut Out
     };
     let mut last = None;
     for name in names {
-        match one(kind, &name, command.kill_connections, controller).await {
+        match one(kind, &name, command.kill_connections, controllers).await {
             Ok(line) => out.line(line)?,
             // The others are deleted all the same; the last error is the command's.
             Err(error) => {
@@ -66,13 +66,13 @@ async fn one(
     kind: Kind,
     name: &str,
     kill_connections: bool,
-    controller: &Controller,
+    controllers: &Controllers,
 ) -> anyhow::Result<String> {
-    let mut client = controller.client();
     Ok(match kind {
         Kind::Door => {
             let request = v1::DeleteDoorRequest { name: name.to_owned(), kill_connections };
-            let answer = controller.call(client.delete_door(request)).await?;
+            let answer =
+                controllers.write(async |mut client| client.delete_door(request.clone()).await).await?;
             match answer.openings_withdrawn {
                 0 => format!("door/{name} deleted"),
                 1 => format!("door/{name} deleted, 1 opening withdrawn"),
@@ -80,15 +80,22 @@ async fn one(
             }
         }
         Kind::Host => {
-            controller.call(client.delete_host(v1::DeleteHostRequest { name: name.to_owned() })).await?;
+            let request = v1::DeleteHostRequest { name: name.to_owned() };
+            controllers.write(async |mut client| client.delete_host(request.clone()).await).await?;
             format!("host/{name} forgotten")
         }
         Kind::Ban => {
-            controller.call(client.unban_source(v1::UnbanSourceRequest { source: name.to_owned() })).await?;
+            let request = v1::UnbanSourceRequest { source: name.to_owned() };
+            controllers.write(async |mut client| client.unban_source(request.clone()).await).await?;
             format!("ban/{name} lifted")
         }
         Kind::Opening => {
             let error = anyhow!("openings are not deleted; close them with 'fleetknock close {name}'");
+            return Err(exit::coded(exit::USAGE, error));
+        }
+        Kind::Controller => {
+            let error =
+                anyhow!("controllers are not deleted; stop '{name}', and it leaves the fleet by itself");
             return Err(exit::coded(exit::USAGE, error));
         }
         Kind::Attempt => {

@@ -7,50 +7,64 @@ use fleetknock_proto::{limits, v1};
 use fleetknock_runtime::exit;
 
 use crate::{
-    controller::Controller,
-    get::pages,
+    controllers::Controllers,
+    get::{Unanswered, pages, say_unanswered},
     kind::Kind,
     output::{Out, ago, aligned, remaining},
-    resource::{clock, host_state, labels, millis, opening_state, ports, selector, sequence, some},
+    resource::{host_state, labels, millis, opening_state, ports, selector, sequence, some},
 };
 
-/// Show everything about one door, host, opening or ban
+mod controller;
+mod host;
+
+/// Show everything about one door, host, opening, ban or controller
 ///
-/// Shows what `get` shows and what belongs to it.
+/// Shows what `get` shows and what belongs to it; of a host and a controller also what is wrong and what to do.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   fleetknock describe door bastion-ssh
   fleetknock describe host edge-1
-  fleetknock describe opening 01k2v7")]
+  fleetknock describe opening 01k2v7
+  fleetknock describe controller ctl-2")]
 pub(crate) struct Describe {
-    /// doors, hosts, openings or bans; the singular works too
+    /// doors, hosts, openings, bans or controllers; the singular works too
     kind: Kind,
-    /// A door's or host's name, an opening's id, a ban's source
+    /// A door's, host's or controller's name, an opening's id, a ban's source
     name: String,
 }
 
-pub(crate) async fn run(command: &Describe, controller: &Controller, out: &mut Out) -> anyhow::Result<()> {
+pub(crate) async fn run(command: &Describe, controllers: &Controllers, out: &mut Out) -> anyhow::Result<()> {
     let name = command.name.clone();
     let now = out.now();
+    let mut unanswered = Unanswered::new();
     let text = match command.kind {
         Kind::Door => {
-            let door = controller
-                .call(controller.client().get_door(v1::GetDoorRequest { name, reveal: false }))
-                .await?;
-            let openings = openings(controller, &door.name, "").await?;
+            let request = v1::GetDoorRequest { name, reveal: false };
+            let door = controllers.read(async |mut client| client.get_door(request.clone()).await).await?;
+            let openings = openings(controllers, &door.name, &mut unanswered).await?;
             describe_door(&door, &openings, now)
         }
-        Kind::Host => describe_host(
-            &controller.call(controller.client().get_host(v1::GetHostRequest { name })).await?,
-            now,
-        ),
+        Kind::Host => {
+            let request = v1::GetHostRequest { name };
+            host::describe(
+                &controllers.read(async |mut client| client.get_host(request.clone()).await).await?,
+                now,
+            )
+        }
         Kind::Opening => {
             let request = v1::GetOpeningRequest { id: name };
-            describe_opening(&controller.call(controller.client().get_opening(request)).await?, now)
+            let opening = controllers.read(async |mut client| client.get_opening(request.clone()).await);
+            describe_opening(&opening.await?, now)
         }
         Kind::Ban => {
             let request = v1::GetBanRequest { source: name };
-            describe_ban(&controller.call(controller.client().get_ban(request)).await?, now)
+            let ban = controllers.read(async |mut client| client.get_ban(request.clone()).await);
+            describe_ban(&ban.await?, now)
+        }
+        Kind::Controller => {
+            let request = v1::GetControllerRequest { name };
+            let member = controllers.read(async |mut client| client.get_controller(request.clone()).await);
+            controller::describe(&member.await?, now)
         }
         Kind::Attempt => {
             let error =
@@ -59,19 +73,25 @@ pub(crate) async fn run(command: &Describe, controller: &Controller, out: &mut O
         }
     };
     out.raw(&text)?;
+    say_unanswered(&unanswered, out)?;
     Ok(())
 }
 
-async fn openings(controller: &Controller, door: &str, source: &str) -> anyhow::Result<Vec<v1::Opening>> {
+async fn openings(
+    controllers: &Controllers,
+    door: &str,
+    unanswered: &mut Unanswered,
+) -> anyhow::Result<Vec<v1::Opening>> {
     pages(async |page_token| {
         let request = v1::ListOpeningsRequest {
             page_size: limits::PAGE_MAX as u32,
             page_token,
             door: door.to_owned(),
-            source: source.to_owned(),
+            source: String::new(),
             ended: false,
         };
-        let page = controller.call(controller.client().list_openings(request)).await?;
+        let page = controllers.read(async |mut client| client.list_openings(request.clone()).await).await?;
+        unanswered.extend(page.unanswered);
         Ok((page.openings, page.next_page_token))
     })
     .await
@@ -103,42 +123,6 @@ fn describe_door(door: &v1::Door, openings: &[v1::Opening], now: Timestamp) -> S
         vec![format!("  {}", opening.source), left, opening.id.clone(), opening.opened_by.clone()]
     });
     text.push_str(&aligned(&rows.collect::<Vec<_>>()));
-    text
-}
-
-fn describe_host(host: &v1::Host, now: Timestamp) -> String {
-    let state = if host.connected {
-        format!("connected to {} for {}", some(&host.controller), ago(host.connected_since_ms, now))
-    } else {
-        format!("away, seen {} ago", ago(host.last_seen_ms, now))
-    };
-    let drops = format!(
-        "{} in the kernel, {} for a full queue, {} malformed, {} over a source's limit",
-        host.drops_kernel, host.drops_queue, host.drops_malformed, host.drops_source_limit
-    );
-    let repairs = match host.last_repair.as_str() {
-        "" => host.repairs.to_string(),
-        last => format!("{}, the last: {last}", host.repairs),
-    };
-    let mut text = facts([
-        ("Name", host.name.clone()),
-        ("Labels", labels(&host.labels)),
-        ("State", state),
-        ("Addresses", some(&host.addresses.join(", "))),
-        ("Version", some(&host.version)),
-        ("Firewall", some(&host.firewall)),
-        ("Clock", clock(host)),
-        ("Guards", some(&ports(&host.guarded))),
-        ("For doors", some(&host.doors.join(", "))),
-        ("Knocks seen", host.observations.to_string()),
-        ("Dropped", drops),
-        ("Repairs", repairs),
-        ("Revision", host.revision.to_string()),
-        ("Warnings", host.warnings.len().to_string()),
-    ]);
-    for warning in &host.warnings {
-        text.push_str(&aligned(&[vec![format!("  {warning}")]]));
-    }
     text
 }
 
@@ -196,6 +180,11 @@ fn describe_ban(ban: &v1::Ban, now: Timestamp) -> String {
 
 fn facts<const N: usize>(facts: [(&str, String); N]) -> String {
     aligned(&facts.map(|(name, value)| vec![format!("{name}:"), value]))
+}
+
+/// One below the other, each indented by two spaces.
+fn indented<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+    aligned(&lines.map(|line| vec![format!("  {line}")]).collect::<Vec<_>>())
 }
 
 /// Such as `2026-11-22T15:30:11.250Z (5m ago)`.

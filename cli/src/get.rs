@@ -1,6 +1,6 @@
 //! `fleetknock get`: lists.
 
-use std::future::Future;
+use std::collections::BTreeSet;
 
 use anyhow::anyhow;
 use clap::Args;
@@ -9,25 +9,27 @@ use fleetknock_proto::{limits, v1};
 use fleetknock_runtime::exit;
 
 use crate::{
-    controller::Controller,
+    controllers::Controllers,
     kind::{Kind, Label},
     output::{Format, Out},
 };
 
-/// List doors, hosts, openings, bans or attempts
+/// List doors, hosts, openings, bans, attempts or controllers
 ///
-/// Lists are complete: every page is asked for.
+/// Lists are complete: every page is asked for. When a controller does not answer the one that is asked, a warning says
+/// that what only it knows is missing.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   fleetknock get doors
   fleetknock get door bastion-ssh -o yaml --reveal
   fleetknock get hosts -l role=edge -o wide
   fleetknock get openings --source 203.0.113.5 --ended
-  fleetknock get attempts --door bastion-ssh")]
+  fleetknock get attempts --door bastion-ssh
+  fleetknock get controllers -o wide")]
 pub(crate) struct Get {
     /// What to list; the singular works too
     kind: Kind,
-    /// Only this one: a door's or host's name, an opening's id, a ban's or attempt's source
+    /// Only this one: a door's, host's or controller's name, an opening's id, a ban's or attempt's source
     name: Option<String>,
     /// How to write it
     #[arg(short, long, value_enum, default_value_t)]
@@ -49,23 +51,27 @@ pub(crate) struct Get {
     ended: bool,
 }
 
-pub(crate) async fn run(command: &Get, controller: &Controller, out: &mut Out) -> anyhow::Result<()> {
+pub(crate) async fn run(command: &Get, controllers: &Controllers, out: &mut Out) -> anyhow::Result<()> {
     command.check()?;
-    let client = || controller.client();
     let format = command.output;
     let reveal = command.reveal;
     let door = || command.door.clone().unwrap_or_default();
     let source = || command.source.map(|source| source.to_string()).unwrap_or_default();
     let page_size = limits::PAGE_MAX as u32;
+    let mut unanswered = Unanswered::new();
     match (command.kind, command.name.clone()) {
         (Kind::Door, Some(name)) => {
             let request = v1::GetDoorRequest { name, reveal };
-            out.one(format, &controller.call(client().get_door(request)).await?)?;
+            out.one(
+                format,
+                &controllers.read(async |mut client| client.get_door(request.clone()).await).await?,
+            )?;
         }
         (Kind::Door, None) => {
             let mut doors = pages(async |page_token| {
                 let request = v1::ListDoorsRequest { page_size, page_token, reveal };
-                let page = controller.call(client().list_doors(request)).await?;
+                let page =
+                    controllers.read(async |mut client| client.list_doors(request.clone()).await).await?;
                 Ok((page.doors, page.next_page_token))
             })
             .await?;
@@ -75,7 +81,11 @@ pub(crate) async fn run(command: &Get, controller: &Controller, out: &mut Out) -
             out.list(format, &doors)?;
         }
         (Kind::Host, Some(name)) => {
-            out.one(format, &controller.call(client().get_host(v1::GetHostRequest { name })).await?)?;
+            let request = v1::GetHostRequest { name };
+            out.one(
+                format,
+                &controllers.read(async |mut client| client.get_host(request.clone()).await).await?,
+            )?;
         }
         (Kind::Host, None) => {
             let match_labels: std::collections::HashMap<_, _> =
@@ -83,32 +93,45 @@ pub(crate) async fn run(command: &Get, controller: &Controller, out: &mut Out) -
             let hosts = pages(async |page_token| {
                 let request =
                     v1::ListHostsRequest { page_size, page_token, match_labels: match_labels.clone() };
-                let page = controller.call(client().list_hosts(request)).await?;
+                let page =
+                    controllers.read(async |mut client| client.list_hosts(request.clone()).await).await?;
+                unanswered.extend(page.unanswered);
                 Ok((page.hosts, page.next_page_token))
             })
             .await?;
             out.list(format, &hosts)?;
         }
         (Kind::Opening, Some(id)) => {
-            out.one(format, &controller.call(client().get_opening(v1::GetOpeningRequest { id })).await?)?;
+            let request = v1::GetOpeningRequest { id };
+            out.one(
+                format,
+                &controllers.read(async |mut client| client.get_opening(request.clone()).await).await?,
+            )?;
         }
         (Kind::Opening, None) => {
             let openings = pages(async |page_token| {
                 let (door, source, ended) = (door(), source(), command.ended);
                 let request = v1::ListOpeningsRequest { page_size, page_token, door, source, ended };
-                let page = controller.call(client().list_openings(request)).await?;
+                let page =
+                    controllers.read(async |mut client| client.list_openings(request.clone()).await).await?;
+                unanswered.extend(page.unanswered);
                 Ok((page.openings, page.next_page_token))
             })
             .await?;
             out.list(format, &openings)?;
         }
         (Kind::Ban, Some(source)) => {
-            out.one(format, &controller.call(client().get_ban(v1::GetBanRequest { source })).await?)?;
+            let request = v1::GetBanRequest { source };
+            out.one(
+                format,
+                &controllers.read(async |mut client| client.get_ban(request.clone()).await).await?,
+            )?;
         }
         (Kind::Ban, None) => {
             let bans = pages(async |page_token| {
                 let request = v1::ListBansRequest { page_size, page_token };
-                let page = controller.call(client().list_bans(request)).await?;
+                let page =
+                    controllers.read(async |mut client| client.list_bans(request.clone()).await).await?;
                 Ok((page.bans, page.next_page_token))
             })
             .await?;
@@ -119,12 +142,47 @@ pub(crate) async fn run(command: &Get, controller: &Controller, out: &mut Out) -
             let attempts = pages(async |page_token| {
                 let request =
                     v1::ListAttemptsRequest { page_size, page_token, door: door(), source: source.clone() };
-                let page = controller.call(client().list_attempts(request)).await?;
+                let page =
+                    controllers.read(async |mut client| client.list_attempts(request.clone()).await).await?;
+                unanswered.extend(page.unanswered);
                 Ok((page.attempts, page.next_page_token))
             })
             .await?;
             out.list(format, &attempts)?;
         }
+        (Kind::Controller, Some(name)) => {
+            let request = v1::GetControllerRequest { name };
+            out.one(
+                format,
+                &controllers.read(async |mut client| client.get_controller(request.clone()).await).await?,
+            )?;
+        }
+        (Kind::Controller, None) => {
+            let members = pages(async |page_token| {
+                let request = v1::ListControllersRequest { page_size, page_token };
+                let page = controllers
+                    .read(async |mut client| client.list_controllers(request.clone()).await)
+                    .await?;
+                Ok((page.controllers, page.next_page_token))
+            })
+            .await?;
+            out.list(format, &members)?;
+        }
+    }
+    say_unanswered(&unanswered, out)?;
+    Ok(())
+}
+
+/// The names of controllers that did not answer the one that was asked.
+pub(crate) type Unanswered = BTreeSet<String>;
+
+/// A list is still a list without what some controllers know, but not one to take for complete.
+pub(crate) fn say_unanswered(unanswered: &Unanswered, out: &mut Out) -> std::io::Result<()> {
+    for name in unanswered {
+        out.warning(format!(
+            "controller {name} does not answer; what only it knows is missing (see: fleetknock describe controller \
+             {name})"
+        ))?;
     }
     Ok(())
 }
@@ -153,10 +211,9 @@ impl Get {
 }
 
 /// Asks for page after page until there is none. A controller that gives the same token twice is not asked forever.
-pub(crate) async fn pages<T, F>(mut page: impl FnMut(String) -> F) -> anyhow::Result<Vec<T>>
-where
-    F: Future<Output = anyhow::Result<(Vec<T>, String)>>,
-{
+pub(crate) async fn pages<T>(
+    mut page: impl AsyncFnMut(String) -> anyhow::Result<(Vec<T>, String)>,
+) -> anyhow::Result<Vec<T>> {
     let mut all = Vec::new();
     let mut token = String::new();
     loop {
@@ -204,6 +261,8 @@ mod tests {
             "hosts -l a=b",
             "openings --door a --source 192.0.2.1 --ended",
             "attempts 192.0.2.1 --door a",
+            "controllers",
+            "ctl ctl-1",
         ] {
             assert!(check(fine).is_ok(), "{fine}");
         }
@@ -214,6 +273,8 @@ mod tests {
             "opening x --ended",
             "hosts --reveal",
             "host a -l a=b",
+            "controllers -l a=b",
+            "ctl --door a",
         ] {
             assert!(check(wrong).is_err(), "{wrong}");
         }

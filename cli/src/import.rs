@@ -12,7 +12,7 @@ use fleetknock_core::{
 };
 use fleetknock_runtime::exit;
 
-use crate::{args::time, controller::REFUSED, files, kind::Label, output::Out};
+use crate::{args::time, controllers::REFUSED, files, kind::Label, output::Out};
 
 /// Turn a knockd.conf into doors
 ///

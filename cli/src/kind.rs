@@ -10,11 +10,12 @@ pub(crate) enum Kind {
     Opening,
     Ban,
     Attempt,
+    Controller,
 }
 
 impl ValueEnum for Kind {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Door, Self::Host, Self::Opening, Self::Ban, Self::Attempt]
+        &[Self::Door, Self::Host, Self::Opening, Self::Ban, Self::Attempt, Self::Controller]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
@@ -24,6 +25,7 @@ impl ValueEnum for Kind {
             Self::Opening => PossibleValue::new("openings").alias("opening"),
             Self::Ban => PossibleValue::new("bans").alias("ban"),
             Self::Attempt => PossibleValue::new("attempts").alias("attempt"),
+            Self::Controller => PossibleValue::new("controllers").aliases(["controller", "ctl"]),
         })
     }
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use fleetknock_core::port::Protocol;
 use fleetknock_runtime::exit;
 
-use crate::{args::time, controller::REFUSED, output::Out};
+use crate::{args::time, controllers::REFUSED, output::Out};
 
 mod packet;
 mod target;

@@ -8,7 +8,7 @@ mod ban;
 mod check;
 mod close;
 mod completions;
-mod controller;
+mod controllers;
 mod delete;
 mod describe;
 mod files;

@@ -8,7 +8,7 @@ use fleetknock_proto::{convert, v1};
 
 use crate::{
     args::time,
-    controller::Controller,
+    controllers::Controllers,
     output::{Format, Out, remaining},
     resource::ports,
 };
@@ -36,14 +36,14 @@ pub(crate) struct Open {
     output: Option<Format>,
 }
 
-pub(crate) async fn run(command: &Open, controller: &Controller, out: &mut Out) -> anyhow::Result<()> {
+pub(crate) async fn run(command: &Open, controllers: &Controllers, out: &mut Out) -> anyhow::Result<()> {
     let request = v1::OpenRequest {
         door: command.door.clone(),
         source: command.source.to_string(),
         for_ms: command.duration.map_or(0, convert::millis),
         reason: command.reason.clone(),
     };
-    let opening = controller.call(controller.client().open(request)).await?;
+    let opening = controllers.write(async |mut client| client.open(request.clone()).await).await?;
     if let Some(format) = command.output {
         return Ok(out.one(format, &opening)?);
     }

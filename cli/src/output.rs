@@ -26,6 +26,8 @@ pub(crate) enum Format {
     Json,
     /// YAML: a list is a sequence of documents
     Yaml,
+    /// Kinds and names only, one in each line
+    Name,
 }
 
 /// Standard output and standard error, or buffers in their place.
@@ -80,6 +82,7 @@ impl<O: Write, E: Write> Out<O, E> {
             Format::Table | Format::Wide => self.table(format == Format::Wide, items),
             Format::Json => self.documents(format, items.iter().map(R::document).collect()),
             Format::Yaml => self.documents(format, items.iter().map(R::document).collect()),
+            Format::Name => items.iter().try_for_each(|item| self.line(name(&item.document()))),
         }
     }
 
@@ -175,6 +178,12 @@ pub(crate) fn time_value(ms: u64) -> Value {
 fn wall_clock() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::ZERO + since
+}
+
+/// Such as `door/bastion-ssh`.
+fn name(document: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    format!("{}/{}", text(&document["kind"]).to_lowercase(), text(&document["metadata"]["name"]))
 }
 
 /// Indented, with a line break at its end.

@@ -9,8 +9,11 @@ use serde_json::{Map, Value, json};
 
 use crate::output::{ago, remaining, time_value};
 
+mod controller;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use controller::{answers, controller_state, leads, peer_state};
 
 /// Something that can be listed.
 pub(crate) trait Resource {
@@ -375,11 +378,15 @@ pub(crate) fn millis(ms: u64) -> String {
 
 /// Such as `+1.2ms ±0.4ms`, or `-` while it is not measured.
 pub(crate) fn clock(host: &v1::Host) -> String {
-    if !host.connected {
-        return "-".to_owned();
-    }
+    let measured = offset(host.clock_offset_us, host.clock_uncertainty_us).filter(|_| host.connected);
+    measured.unwrap_or_else(|| some(""))
+}
+
+/// Such as `+1.2ms ±0.4ms`. No clock is measured to be exactly right: nothing is not measured yet.
+pub(crate) fn offset(offset_us: i64, uncertainty_us: u64) -> Option<String> {
     let ms = |us: f64| us / 1_000.0;
-    format!("{:+.1}ms ±{:.1}ms", ms(host.clock_offset_us as f64), ms(host.clock_uncertainty_us as f64))
+    let measured = offset_us != 0 || uncertainty_us != 0;
+    measured.then(|| format!("{:+.1}ms ±{:.1}ms", ms(offset_us as f64), ms(uncertainty_us as f64)))
 }
 
 pub(crate) fn opening_state(state: v1::OpeningState) -> &'static str {

@@ -7,6 +7,12 @@ use std::{
     time::Duration,
 };
 
+#[path = "operate/fleet.rs"]
+mod fleet;
+#[path = "operate/members.rs"]
+mod members;
+#[path = "operate/several.rs"]
+mod several;
 #[path = "operate/stand_in.rs"]
 mod stand_in;
 
@@ -126,7 +132,12 @@ fn a_controller_that_is_not_there_is_said_so() {
     let fleet = StandIn::start();
     let refused = run(fleet.command(&["get", "attempts"]), "");
     assert_eq!(refused.code, 75);
-    assert_eq!(refused.errors, ["fleetknock: error: the matcher is starting; try again"]);
+    let line = format!(
+        "fleetknock: error: the controller at {} cannot do this now: the matcher is starting; try again or ask another one \
+         (--controller)",
+        fleet.url()
+    );
+    assert_eq!(refused.errors, [line]);
 
     let mut slow = fleet.command(&["get", "bans"]);
     slow.args(["--timeout", "200ms"]);
@@ -166,8 +177,8 @@ fn a_watch_goes_on_when_the_stream_ends() {
     }
     let said: Vec<String> =
         BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap).collect();
-    assert!(said[0].contains("the controller ended the stream; connecting again in"), "{said:?}");
-    assert!(said[1].contains("events in between are not shown"), "{said:?}");
+    assert!(said[0].contains("ended the stream; connecting again in"), "{said:?}");
+    assert!(said[1].contains("again; events in between are not shown"), "{said:?}");
 }
 
 #[test]

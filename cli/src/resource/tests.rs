@@ -82,6 +82,7 @@ fn every_kind_has_a_cell_for_each_column_even_when_empty() {
     }
     check::<v1::Attempt>();
     check::<v1::Ban>();
+    check::<v1::Controller>();
     check::<v1::Door>();
     check::<v1::Host>();
     check::<v1::Opening>();

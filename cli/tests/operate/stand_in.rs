@@ -23,29 +23,52 @@ use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
+use super::fleet;
+
 type Answer<T> = Result<Response<T>, Status>;
 type EventStream = std::pin::Pin<Box<dyn futures::Stream<Item = Result<v1::Event, Status>> + Send>>;
 
 /// Runs until it is dropped.
 pub(crate) struct StandIn {
     address: SocketAddr,
+    bans: Arc<Mutex<BTreeMap<String, v1::Ban>>>,
     _runtime: Runtime,
 }
 
 impl StandIn {
     pub(crate) fn start() -> Self {
+        Self::serve(Service::default())
+    }
+
+    /// One whose lease is gone.
+    pub(crate) fn suspended() -> Self {
+        Self::serve(Service { suspended: true, ..Service::default() })
+    }
+
+    /// One of three controllers: of the others, one is cut off, and one does not answer.
+    pub(crate) fn of_three() -> Self {
+        Self::serve(Service { of_three: true, ..Service::default() })
+    }
+
+    fn serve(service: Service) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let service = ControlServiceServer::new(Service::default());
+        let bans = service.bans.clone();
+        let service = ControlServiceServer::new(service);
         let server = tonic::transport::Server::builder().add_service(service);
         runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        Self { address, _runtime: runtime }
+        Self { address, bans, _runtime: runtime }
     }
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Who is banned.
+    pub(crate) fn bans(&self) -> Vec<String> {
+        self.bans.lock().unwrap().keys().cloned().collect()
     }
 }
 
@@ -55,7 +78,22 @@ struct Service {
     openings: Arc<Mutex<Vec<v1::Opening>>>,
     bans: Arc<Mutex<BTreeMap<String, v1::Ban>>>,
     streams: AtomicU32,
+    suspended: bool,
+    of_three: bool,
 }
+
+impl Service {
+    fn serving(&self) -> Result<(), Status> {
+        if self.suspended { Err(status::unavailable(SUSPENDED)) } else { Ok(()) }
+    }
+
+    fn unanswered(&self) -> Vec<String> {
+        if self.of_three { vec!["ctl-3".to_owned()] } else { Vec::new() }
+    }
+}
+
+/// Why it does nothing.
+pub(crate) const SUSPENDED: &str = "ctl-1 is suspended: its lease is gone, the store does not answer";
 
 #[tonic::async_trait]
 impl ControlService for Service {
@@ -99,6 +137,7 @@ impl ControlService for Service {
     }
 
     async fn list_doors(&self, request: Request<v1::ListDoorsRequest>) -> Answer<v1::ListDoorsResponse> {
+        self.serving()?;
         let request = request.into_inner();
         let doors = self.doors.lock().unwrap();
         let rest = doors.range(request.page_token..).map(|(_, door)| door);
@@ -115,11 +154,20 @@ impl ControlService for Service {
     }
 
     async fn get_host(&self, request: Request<v1::GetHostRequest>) -> Answer<v1::Host> {
-        Err(status::not_found("host", &request.into_inner().name))
+        let name = request.into_inner().name;
+        let host = fleet::hosts().into_iter().find(|host| self.of_three && host.name == name);
+        host.map(Response::new).ok_or_else(|| status::not_found("host", &name))
     }
 
-    async fn list_hosts(&self, _: Request<v1::ListHostsRequest>) -> Answer<v1::ListHostsResponse> {
-        Ok(Response::new(Default::default()))
+    /// In pages of one.
+    async fn list_hosts(&self, request: Request<v1::ListHostsRequest>) -> Answer<v1::ListHostsResponse> {
+        let after = request.into_inner().page_token;
+        let hosts = if self.of_three { fleet::hosts() } else { Vec::new() };
+        let mut hosts = hosts.into_iter().filter(|host| host.name > after);
+        let page: Vec<_> = hosts.by_ref().take(1).collect();
+        let next_page_token = hosts.next().map_or_else(String::new, |_| page[0].name.clone());
+        let unanswered = self.unanswered();
+        Ok(Response::new(v1::ListHostsResponse { hosts: page, next_page_token, unanswered }))
     }
 
     async fn delete_host(&self, request: Request<v1::DeleteHostRequest>) -> Answer<v1::DeleteHostResponse> {
@@ -132,7 +180,8 @@ impl ControlService for Service {
 
     async fn list_openings(&self, _: Request<v1::ListOpeningsRequest>) -> Answer<v1::ListOpeningsResponse> {
         let openings = self.openings.lock().unwrap().clone();
-        Ok(Response::new(v1::ListOpeningsResponse { openings, ..v1::ListOpeningsResponse::default() }))
+        let unanswered = self.unanswered();
+        Ok(Response::new(v1::ListOpeningsResponse { openings, next_page_token: String::new(), unanswered }))
     }
 
     async fn open(&self, request: Request<v1::OpenRequest>) -> Answer<v1::Opening> {
@@ -176,6 +225,7 @@ impl ControlService for Service {
     }
 
     async fn ban_source(&self, request: Request<v1::BanSourceRequest>) -> Answer<v1::Ban> {
+        self.serving()?;
         let request = request.into_inner();
         let ban = v1::Ban {
             source: request.source.clone(),
@@ -196,22 +246,30 @@ impl ControlService for Service {
     }
 
     async fn get_controller(&self, request: Request<v1::GetControllerRequest>) -> Answer<v1::Controller> {
-        Err(status::not_found("controller", &request.into_inner().name))
+        let name = request.into_inner().name;
+        let controller = fleet::controllers().into_iter().find(|controller| controller.name == name);
+        controller.map(Response::new).ok_or_else(|| status::not_found("controller", &name))
     }
 
     async fn list_controllers(
         &self,
         _: Request<v1::ListControllersRequest>,
     ) -> Answer<v1::ListControllersResponse> {
-        Ok(Response::new(Default::default()))
+        let controllers = fleet::controllers();
+        Ok(Response::new(v1::ListControllersResponse { controllers, next_page_token: String::new() }))
     }
 
     async fn list_attempts(&self, _: Request<v1::ListAttemptsRequest>) -> Answer<v1::ListAttemptsResponse> {
+        if self.of_three {
+            let unanswered = self.unanswered();
+            return Ok(Response::new(v1::ListAttemptsResponse { unanswered, ..Default::default() }));
+        }
         Err(status::unavailable("the matcher is starting"))
     }
 
     /// One event, and then the stream ends.
     async fn watch_events(&self, _: Request<v1::WatchEventsRequest>) -> Answer<EventStream> {
+        self.serving()?;
         let number = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
         let event = v1::Event {
             kind: v1::EventKind::Warning.into(),

@@ -1,0 +1,67 @@
+//! The hosts and controllers of a fleet of three controllers, as one of them describes them.
+
+use fleetknock_proto::v1;
+
+const AT: u64 = 1_795_361_400_000;
+
+pub(crate) fn hosts() -> Vec<v1::Host> {
+    let edge = v1::Host {
+        name: "edge-1".to_owned(),
+        connected: true,
+        controller: "ctl-2".to_owned(),
+        connected_since_ms: AT,
+        last_seen_ms: AT + 5_000,
+        clock_offset_us: 1_200,
+        clock_uncertainty_us: 400,
+        drops_queue: 2,
+        revision: 77,
+        ..v1::Host::default()
+    };
+    let gone = v1::Host { name: "edge-2".to_owned(), ..v1::Host::default() };
+    vec![edge, gone]
+}
+
+pub(crate) fn controllers() -> Vec<v1::Controller> {
+    let peer = |name: &str, state: v1::PeerState, reason: &str| v1::Peer {
+        controller: name.to_owned(),
+        state: state.into(),
+        since_ms: AT,
+        reason: reason.to_owned(),
+        forwarded: 120,
+        dropped: 5,
+    };
+    let controller = |name: &str, state: v1::ControllerState, epoch| v1::Controller {
+        name: name.to_owned(),
+        address: format!("http://{name}.example:7600"),
+        version: "0.1.0".to_owned(),
+        state: state.into(),
+        epoch,
+        started_ms: AT,
+        ..v1::Controller::default()
+    };
+    vec![
+        v1::Controller {
+            agents: 12,
+            sources_in_flight: 34,
+            sources_limit: 1_000_000,
+            revision: 77,
+            clock_leader: "ctl-1".to_owned(),
+            peers: vec![
+                peer("ctl-2", v1::PeerState::Up, ""),
+                peer("ctl-3", v1::PeerState::Cut, "no answer for 3s"),
+            ],
+            knocks: 5_000,
+            refused: 1,
+            lease_until_ms: AT + 5_000,
+            ..controller("ctl-1", v1::ControllerState::Serving, 10)
+        },
+        v1::Controller {
+            agents: 3,
+            clock_offset_us: -1_500,
+            clock_uncertainty_us: 250,
+            clock_leader: "ctl-1".to_owned(),
+            ..controller("ctl-2", v1::ControllerState::Suspended, 20)
+        },
+        controller("ctl-3", v1::ControllerState::Unreachable, 30),
+    ]
+}
