@@ -23,6 +23,7 @@ pub mod embedded;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 mod judge;
+mod leases;
 pub mod memory;
 mod mirror;
 pub mod spec;
@@ -35,6 +36,10 @@ pub const CHANGES_MAX: usize = 100;
 pub const TRANSACTION_MAX: usize = 1024 * 1024;
 /// The longest key in bytes.
 pub const KEY_MAX: usize = 1024;
+/// The shortest lease. etcd counts in seconds.
+pub const LEASE_MIN: Duration = Duration::from_secs(1);
+/// The longest lease.
+pub const LEASE_MAX: Duration = Duration::from_secs(3600);
 
 /// A point in the store's history. 0 is before everything.
 pub type Revision = u64;
@@ -67,6 +72,7 @@ pub struct Transaction {
     /// At most [`CHANGES_MAX`], each key once.
     pub changes: Vec<Change>,
     /// Everything that is put is deleted by the store when this lease ends; a later put without it unbinds the key.
+    /// When the expectations hold and there is something to put, it must not have ended.
     pub lease: Option<LeaseId>,
 }
 
@@ -141,7 +147,9 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the store answers, for readiness.
     async fn probe(&self) -> Result<(), StoreError>;
 
-    /// A lease of at least that long, 1 s to 1 h. It outlives this process by that much, no more.
+    /// A lease of at least that long, [`LEASE_MIN`] to [`LEASE_MAX`]. With an etcd it outlives this process by what is
+    /// left of it; the other stores' leases end with the process. It may last longer than it should, such as over an
+    /// election in etcd, never less.
     async fn lease(&self, ttl: Duration) -> Result<Lease, StoreError>;
 
     /// Begins the lease's time anew: how long it lasts from the moment of asking; nothing when it has ended.

@@ -1,8 +1,11 @@
 //! What every store refuses before it does anything, so that what one implementation takes the other takes too.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use super::{CHANGES_MAX, Change, KEY_MAX, StoreError, TRANSACTION_MAX, Transaction, VALUE_MAX};
+use super::{
+    CHANGES_MAX, Change, KEY_MAX, LEASE_MAX, LEASE_MIN, StoreError, TRANSACTION_MAX, Transaction, VALUE_MAX,
+};
 
 impl Change {
     /// The key it changes.
@@ -89,6 +92,18 @@ pub fn check_transaction(transaction: &Transaction) -> Result<(), StoreError> {
         )));
     }
     Ok(())
+}
+
+/// Refuses a lease that is too short or too long.
+///
+/// # Errors
+///
+/// [`StoreError::Invalid`].
+pub fn check_ttl(ttl: Duration) -> Result<(), StoreError> {
+    if (LEASE_MIN..=LEASE_MAX).contains(&ttl) {
+        return Ok(());
+    }
+    Err(StoreError::Invalid(format!("a lease of {ttl:?}; it must last from {LEASE_MIN:?} to {LEASE_MAX:?}")))
 }
 
 fn check_path(what: &str, path: &str) -> Result<(), StoreError> {

@@ -8,21 +8,28 @@
 //! While one fsync runs, the commits that arrive wait in the queue and go into the next one together; a commit that
 //! finds the writer idle is written at once. The mirror shows only what is on disk. After a restart the history before
 //! it counts as compacted.
+//!
+//! The writer keeps the leases too, in memory; on disk is only which keys are bound. So leases end with the process:
+//! whoever opens the directory next begins by deleting what was bound.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, watch};
 use tokio::task;
+use tokio::time::Instant;
 
 use self::directory::Directory;
 use self::disk::RedbFile;
-use self::writer::Request;
-use super::bounds::{check_key, check_prefix, check_transaction};
+use self::writer::{Demand, Disk, Outcome, Request, Writer};
+use super::bounds::{check_key, check_prefix, check_transaction, check_ttl};
+use super::judge::Batch;
+use super::leases::{Leases, timer};
 use super::mirror::{HISTORY_CHANGES_MAX, Mirror, Picture};
-use super::{Entry, Listing, Revision, Store, StoreError, Transaction, Watch};
+use super::{Entry, Lease, LeaseId, Listing, Revision, Store, StoreError, Transaction, Watch};
 
 mod directory;
 mod disk;
@@ -58,23 +65,48 @@ impl EmbeddedStore {
             .map_err(|error| disk::broken(&path, &format!("reading it failed: {error}")))??;
         let mirror = Mirror::new(picture, HISTORY_CHANGES_MAX);
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
+        let (next_end, ends) = watch::channel(None);
         let shown = Arc::clone(&mirror);
         let writer = thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || {
-                writer::run(disk, &shown, queue, EMBEDDED_BYTES_MAX);
+                Writer::new(disk, &shown, next_end, EMBEDDED_BYTES_MAX).run(queue);
                 // Only now, with the file closed, may somebody else have the directory.
                 drop(held);
             })
             .map_err(|error| StoreError::Unavailable(format!("cannot start the writer thread: {error}")))?;
+        let queue = requests.downgrade();
+        // Ends with the writer, which has the sender. It must not hold on to the queue in between, or the writer would
+        // not end; and when the queue is full it rings again.
+        tokio::spawn(timer::run(ends, move |now| {
+            if let Some(queue) = queue.upgrade() {
+                let _ = queue.try_send(Request::new(Demand::Nothing, now).0);
+            }
+        }));
         Ok(Self { path, mirror, requests: Some(requests), writer: Some(writer) })
     }
 
     fn open_blocking(directory: &Path) -> Result<(Directory, RedbFile, Picture), StoreError> {
         let held = Directory::hold(directory)?;
         let mut disk = RedbFile::open(directory)?;
-        let picture = writer::Disk::read(&mut disk)?;
-        Ok((held, disk, picture))
+        let mut found = disk.read()?;
+        let mut leases = Leases::of(found.bound);
+        let mut batch = Batch::on(&found.picture, &mut leases);
+        batch.delete_orphans();
+        let commits = batch.into_commits();
+        if !commits.is_empty() {
+            disk.write(&commits)?;
+            commits.iter().for_each(|commit| found.picture.apply(commit.changes()));
+        }
+        Ok((held, disk, found.picture))
+    }
+
+    /// Carried out even when the caller stops waiting.
+    async fn ask(&self, demand: Demand) -> Result<Outcome, StoreError> {
+        let requests = self.requests.as_ref().ok_or_else(|| self.stopped())?;
+        let (request, verdict) = Request::new(demand, Instant::now());
+        requests.send(request).await.map_err(|_| self.stopped())?;
+        verdict.await.map_err(|_| self.stopped())?
     }
 
     fn stopped(&self) -> StoreError {
@@ -112,10 +144,7 @@ impl Store for EmbeddedStore {
     /// Carries the transaction out even when the caller stops waiting.
     async fn commit(&self, transaction: Transaction) -> Result<Revision, StoreError> {
         check_transaction(&transaction)?;
-        let requests = self.requests.as_ref().ok_or_else(|| self.stopped())?;
-        let (reply, verdict) = oneshot::channel();
-        requests.send(Request { transaction, reply }).await.map_err(|_| self.stopped())?;
-        verdict.await.map_err(|_| self.stopped())?
+        Ok(self.ask(Demand::Commit(transaction)).await?.revision)
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
@@ -128,15 +157,16 @@ impl Store for EmbeddedStore {
         self.commit(Transaction::default()).await.map(drop)
     }
 
-    async fn lease(&self, _: std::time::Duration) -> Result<super::Lease, StoreError> {
-        Err(StoreError::Unavailable("no leases yet".to_owned()))
+    async fn lease(&self, ttl: Duration) -> Result<Lease, StoreError> {
+        check_ttl(ttl)?;
+        self.ask(Demand::Lease(ttl)).await?.lease.ok_or_else(|| self.stopped())
     }
 
-    async fn keep_alive(&self, _: super::LeaseId) -> Result<Option<std::time::Duration>, StoreError> {
-        Ok(None)
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Option<Duration>, StoreError> {
+        Ok(self.ask(Demand::KeepAlive(lease)).await?.lease.map(|lease| lease.ttl))
     }
 
-    async fn revoke(&self, _: super::LeaseId) -> Result<(), StoreError> {
-        Ok(())
+    async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.ask(Demand::Revoke(lease)).await.map(drop)
     }
 }

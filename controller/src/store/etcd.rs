@@ -14,6 +14,10 @@
 //! and never a false success. One gap stays: a key that a first attempt created, and that somebody else deleted before
 //! the repetition a moment later, is created again.
 //!
+//! **Leases** are etcd's own. A new leader begins the time of all of them anew, so they may outlast what they should. A
+//! leader that others have replaced may for a moment go on keeping a lease alive that has ended: what must not happen
+//! after a lease's end expects the revision of a key that is bound to it.
+//!
 //! **Compaction** is the operator's, such as `--auto-compaction-retention=1h`; a watch that falls behind it ends with
 //! [`StoreError::Compacted`].
 
@@ -25,12 +29,14 @@ use etcd_client::{GetOptions, GetResponse, KeyValue, ResponseHeader};
 use tokio::time::Instant;
 
 use self::codec::{Codec, Tags};
+use self::leasing::Ask;
 use self::members::{Failure, Members};
-use super::bounds::{check_key, check_prefix, check_transaction};
-use super::{Entry, EtcdOptions, Listing, Revision, Store, StoreError, Transaction, Watch};
+use super::bounds::{check_key, check_prefix, check_transaction, check_ttl};
+use super::{Entry, EtcdOptions, Lease, LeaseId, Listing, Revision, Store, StoreError, Transaction, Watch};
 
 mod codec;
 mod commit;
+mod leasing;
 mod members;
 mod watching;
 
@@ -139,16 +145,18 @@ impl Store for EtcdStore {
         self.range(&from, &options).await.map(drop)
     }
 
-    async fn lease(&self, _: std::time::Duration) -> Result<super::Lease, StoreError> {
-        Err(StoreError::Unavailable("no leases yet".to_owned()))
+    async fn lease(&self, ttl: Duration) -> Result<Lease, StoreError> {
+        check_ttl(ttl)?;
+        let granted = leasing::ask(&self.members, Ask::Grant(ttl)).await?;
+        granted.ok_or_else(|| StoreError::Broken("etcd gave no lease".to_owned()))
     }
 
-    async fn keep_alive(&self, _: super::LeaseId) -> Result<Option<std::time::Duration>, StoreError> {
-        Ok(None)
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Option<Duration>, StoreError> {
+        Ok(leasing::ask(&self.members, Ask::KeepAlive(lease)).await?.map(|lease| lease.ttl))
     }
 
-    async fn revoke(&self, _: super::LeaseId) -> Result<(), StoreError> {
-        Ok(())
+    async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        leasing::ask(&self.members, Ask::Revoke(lease)).await.map(drop)
     }
 }
 

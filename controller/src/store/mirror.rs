@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::stream;
 use tokio::sync::watch;
 
-use super::{Change, Changes, Entry, Listing, Revision, StoreError, Watch};
+use super::{Change, Changes, Entry, LeaseId, Listing, Revision, StoreError, Watch};
 
 /// The most changes kept for watches that are behind; older ones are forgotten.
 pub(super) const HISTORY_CHANGES_MAX: usize = 10_000;
@@ -60,7 +60,8 @@ impl Picture {
         self.size
     }
 
-    fn apply(&mut self, changes: &Changes) {
+    /// Carries a commit out.
+    pub(super) fn apply(&mut self, changes: &Changes) {
         self.revision = changes.revision;
         for change in &changes.changes {
             let (key, kept) = match change {
@@ -87,17 +88,23 @@ impl Picture {
 #[derive(Clone, Debug)]
 pub(super) struct Commit {
     changes: Arc<Changes>,
+    /// What it puts is bound to this.
+    lease: Option<LeaseId>,
     size: usize,
 }
 
 impl Commit {
-    pub(super) fn new(changes: Changes) -> Self {
+    pub(super) fn new(changes: Changes, lease: Option<LeaseId>) -> Self {
         let size = changes.changes.iter().map(Change::size).sum();
-        Self { changes: Arc::new(changes), size }
+        Self { changes: Arc::new(changes), lease, size }
     }
 
     pub(super) fn changes(&self) -> &Changes {
         &self.changes
+    }
+
+    pub(super) fn lease(&self) -> Option<LeaseId> {
+        self.lease
     }
 
     fn under(&self, prefix: &str) -> Option<Changes> {

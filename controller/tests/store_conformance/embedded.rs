@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 use std::{env, io, process};
 
 use fleetknock_controller::store::embedded::EmbeddedStore;
@@ -51,6 +52,56 @@ async fn what_was_committed_is_there_after_reopening() {
     let mut watch = store.watch("", last).await.unwrap();
     assert_eq!(set(&store, [put("d", "1")]).await, last + 1);
     assert_eq!(next(&mut watch).await.unwrap().revision, last + 1);
+}
+
+#[tokio::test]
+async fn what_hung_on_a_lease_of_another_process_is_gone_after_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await;
+    let lease = store.lease(Duration::from_secs(600)).await.unwrap().id;
+    bind(&store, lease, [], [put("member/a", "1"), put("member/b", "1"), put("unbound", "1")]).await.unwrap();
+    let last = set(&store, [put("unbound", "2"), put("free", "1")]).await;
+    drop(store);
+
+    let store = open(directory.path()).await;
+    let listing = store.list("").await.unwrap();
+    assert_eq!(listing.revision, last + 1, "the deletion is a commit of its own");
+    assert_eq!(keys(&store, "").await, ["free", "unbound"]);
+    assert_eq!(store.keep_alive(lease).await.unwrap(), None);
+    // And once only.
+    drop(store);
+    assert_eq!(open(directory.path()).await.list("").await.unwrap(), listing);
+}
+
+#[tokio::test]
+async fn a_file_from_before_leases_is_taken_over() {
+    const ENTRIES: redb::TableDefinition<'_, &str, (u64, &[u8])> = redb::TableDefinition::new("entries");
+    const NUMBERS: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("fleetknock");
+    let directory = tempfile::tempdir().unwrap();
+    let write = |format: u64| {
+        let file = redb::Database::create(directory.path().join("store.redb")).unwrap();
+        let transaction = file.begin_write().unwrap();
+        transaction.open_table(ENTRIES).unwrap().insert("a", (3, b"old".as_slice())).unwrap();
+        let mut numbers = transaction.open_table(NUMBERS).unwrap();
+        numbers.insert("format", format).unwrap();
+        numbers.insert("revision", 4).unwrap();
+        drop(numbers);
+        transaction.commit().unwrap();
+    };
+    write(1);
+    let store = open(directory.path()).await;
+    assert_eq!(value(&store, "a").await.unwrap(), "old");
+    let lease = store.lease(Duration::from_secs(600)).await.unwrap().id;
+    assert_eq!(bind(&store, lease, [], [put("member/a", "1")]).await.unwrap(), 5);
+    drop(store);
+    let store = open(directory.path()).await;
+    assert_eq!(keys(&store, "").await, ["a"]);
+    drop(store);
+
+    // One from the future is left alone.
+    write(3);
+    let refused = EmbeddedStore::open(directory.path().to_owned()).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Broken(why) if why.contains("format 3")), "{refused}");
 }
 
 /// Is its own child: run again with a directory in the environment, it commits until it is killed.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use fleetknock_controller::store::etcd::{DEADLINE, EtcdStore};
-use fleetknock_controller::store::{Changes, EtcdOptions, Revision, StoreError};
+use fleetknock_controller::store::{Changes, EtcdOptions, LeaseId, Revision, StoreError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::{task, time};
@@ -133,17 +133,20 @@ async fn a_server_that_is_away_is_said_within_the_deadline() {
 
 async fn every_verb_is_unavailable_in_time(store: &Shared, seen: Revision) {
     let start = Instant::now();
-    let (get, list, probe, blind, guarded, watch) = tokio::join!(
+    let (get, list, probe, blind, guarded, watch, lease, keep_alive, revoke) = tokio::join!(
         store.get("a"),
         store.list(""),
         store.probe(),
         commit(store, [], [put("b", "1")]),
         commit(store, [expect("a", seen)], [put("c", "1")]),
         store.watch("", 0),
+        store.lease(Duration::from_secs(5)),
+        store.keep_alive(LeaseId(1)),
+        store.revoke(LeaseId(1)),
     );
     assert!(start.elapsed() < DEADLINE_AND_SLACK, "{:?}", start.elapsed());
     let errors = [get.err(), list.err(), probe.err(), blind.err(), guarded.err(), watch.err()];
-    for error in errors {
+    for error in errors.into_iter().chain([lease.err(), keep_alive.err(), revoke.err()]) {
         assert!(matches!(error, Some(StoreError::Unavailable(_))), "{error:?}");
     }
 }
@@ -254,6 +257,40 @@ async fn a_lost_answer_is_resolved_or_said_to_be_unknown() {
     let lost = commit(&store, [expect("code", 0)], [put("code", "used")]).await;
     assert!(matches!(lost, Err(StoreError::Unavailable(_) | StoreError::Conflict)), "{lost:?}");
     is_quiet(&mut watch).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_outlives_a_leader_and_a_member_that_says_nothing() {
+    let mut fixture = Fixture::of(3).await;
+    let leader = fixture.cluster.leader();
+    let mut urls = fixture.cluster.urls();
+    // The leader is asked first.
+    urls.rotate_left(leader);
+    let store = open(EtcdOptions::new(urls));
+    let ttl = Duration::from_secs(5);
+    let lease = store.lease(ttl).await.unwrap().id;
+    let bound = bind(&store, lease, [], [put("member/a", "1")]).await.unwrap();
+    assert!(store.keep_alive(lease).await.unwrap().is_some());
+
+    fixture.cluster.members[leader].freeze();
+    let begun = Instant::now();
+    assert!(store.keep_alive(lease).await.unwrap().is_some());
+    println!("a keep-alive over the loss of the leader took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < ttl, "{:?}", begun.elapsed());
+    for _ in 0..20 {
+        assert!(store.keep_alive(lease).await.unwrap().is_some());
+        time::sleep(Duration::from_millis(300)).await;
+    }
+    assert_eq!(store.get("member/a").await.unwrap().unwrap().revision, bound);
+    fixture.cluster.members[leader].resume();
+
+    store.revoke(lease).await.unwrap();
+    assert_eq!(keys(&store, "").await, Vec::<String>::new());
+    // Its server is gone: the next one is asked at once.
+    fixture.cluster.members[leader].kill();
+    let next = store.lease(ttl).await.unwrap();
+    bind(&store, next.id, [], [put("member/a", "1")]).await.unwrap();
+    assert!(store.keep_alive(next.id).await.unwrap().is_some());
 }
 
 #[tokio::test]

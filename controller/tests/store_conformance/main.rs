@@ -15,6 +15,7 @@ mod embedded;
 mod etcd;
 #[cfg(feature = "etcd")]
 mod etcd_server;
+mod leases;
 mod memory;
 mod model;
 mod suite;
@@ -46,6 +47,14 @@ macro_rules! conformance {
             concurrent_increments_lose_none
             a_key_created_by_many_has_one_winner
             random_transactions_agree_with_a_map
+            what_is_bound_vanishes_when_its_lease_ends
+            nobody_has_to_ask_for_the_end_of_a_lease
+            a_lease_that_is_kept_alive_goes_on_and_takes_no_revision
+            a_revoked_lease_ends_at_once
+            a_later_put_unbinds_or_binds_anew
+            an_ended_lease_binds_nothing_and_changes_nothing
+            a_fence_holds_as_long_as_the_lease_and_never_again
+            a_lease_is_as_long_as_asked_within_bounds
         }
     };
     (@ $fixture:ty: $($promise:ident)*) => {

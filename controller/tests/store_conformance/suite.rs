@@ -10,6 +10,7 @@ use tokio::time;
 
 use crate::support::*;
 
+pub(crate) use crate::leases::*;
 pub(crate) use crate::model::random_transactions_agree_with_a_map;
 
 pub(crate) async fn reads_and_listings_show_what_was_put(store: &Shared) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fleetknock_controller::store::{
-    Change, Changes, Expect, Revision, Store, StoreError, Transaction, Watch,
+    Change, Changes, Expect, LeaseId, Revision, Store, StoreError, Transaction, Watch,
 };
 use futures::StreamExt;
 use tokio::time;
@@ -34,6 +34,17 @@ pub(crate) async fn commit(
     changes: impl Into<Vec<Change>>,
 ) -> Result<Revision, StoreError> {
     store.commit(Transaction { expect: expect.into(), changes: changes.into(), lease: None }).await
+}
+
+/// Commits, and binds what is put to a lease.
+pub(crate) async fn bind(
+    store: &Shared,
+    lease: LeaseId,
+    expect: impl Into<Vec<Expect>>,
+    changes: impl Into<Vec<Change>>,
+) -> Result<Revision, StoreError> {
+    let transaction = Transaction { expect: expect.into(), changes: changes.into(), lease: Some(lease) };
+    store.commit(transaction).await
 }
 
 /// Commits without expectations.

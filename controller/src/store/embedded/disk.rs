@@ -1,4 +1,5 @@
-//! The file: one redb database with the entries, the revision and the number of this format.
+//! The file: one redb database with the entries, which of them are bound to leases, the revision and the number of this
+//! format.
 //!
 //! redb writes copy-on-write pages with checksums and makes a transaction durable with one fsync, so that a torn write
 //! is a transaction that never was. The whole file is checked when it is opened.
@@ -12,22 +13,26 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::writer::Disk;
+use super::writer::{Disk, Found};
 use crate::store::bounds::check_key;
 use crate::store::mirror::{Commit, Kept, Picture};
-use crate::store::{Change, Revision, StoreError};
+use crate::store::{Change, LeaseId, Revision, StoreError};
 
 const FILE: &str = "store.redb";
 /// A new file gets its name only when it is whole.
 const FILE_NEW: &str = "store.redb.new";
 /// Value and the revision of its last change, by key.
 const ENTRIES: TableDefinition<'_, &str, (Revision, &[u8])> = TableDefinition::new("entries");
+/// The lease of a key that is bound to one, by key. Since format 2.
+const BOUND: TableDefinition<'_, &str, i64> = TableDefinition::new("bound");
 /// Numbers by name.
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("fleetknock");
 const NUMBER_FORMAT: &str = "format";
 const NUMBER_REVISION: &str = "revision";
 /// The format this build writes and reads.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
+/// The one before it, without leases; such a file becomes one of [`FORMAT`] when it is opened.
+const FORMAT_BEFORE: u64 = 1;
 /// redb's page cache. Small, because all reads are served from memory anyway.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
@@ -47,8 +52,9 @@ impl RedbFile {
         if !made {
             make(directory)?;
         }
-        let database = Some(open(&path)?);
-        Ok(Self { path, database })
+        let database = open(&path)?;
+        bring_up(&database).map_err(|error| error.into_store_error(&path))?;
+        Ok(Self { path, database: Some(database) })
     }
 
     fn database(&mut self) -> Result<&Database, StoreError> {
@@ -61,7 +67,7 @@ impl RedbFile {
 }
 
 impl Disk for RedbFile {
-    fn read(&mut self) -> Result<Picture, StoreError> {
+    fn read(&mut self) -> Result<Found, StoreError> {
         let path = self.path.clone();
         read(self.database()?).map_err(|error| error.into_store_error(&path))
     }
@@ -105,6 +111,7 @@ fn initialise(database: &Database) -> Result<(), DiskError> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     transaction.open_table(ENTRIES)?;
+    transaction.open_table(BOUND)?;
     {
         let mut numbers = transaction.open_table(NUMBERS)?;
         numbers.insert(NUMBER_FORMAT, FORMAT)?;
@@ -113,7 +120,20 @@ fn initialise(database: &Database) -> Result<(), DiskError> {
     Ok(transaction.commit()?)
 }
 
-fn read(database: &Database) -> Result<Picture, DiskError> {
+/// Makes a file of the format before into one of this. Others are left as they are, for [`read`] to judge.
+fn bring_up(database: &Database) -> Result<(), DiskError> {
+    let format = database.begin_read()?.open_table(NUMBERS)?.get(NUMBER_FORMAT)?.map(|format| format.value());
+    if format != Some(FORMAT_BEFORE) {
+        return Ok(());
+    }
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    transaction.open_table(BOUND)?;
+    transaction.open_table(NUMBERS)?.insert(NUMBER_FORMAT, FORMAT)?;
+    Ok(transaction.commit()?)
+}
+
+fn read(database: &Database) -> Result<Found, DiskError> {
     let transaction = database.begin_read()?;
     let numbers = transaction.open_table(NUMBERS)?;
     let number = |name: &str| -> Result<u64, DiskError> {
@@ -135,7 +155,15 @@ fn read(database: &Database) -> Result<Picture, DiskError> {
         let kept = Kept { value: Bytes::copy_from_slice(value), revision: changed };
         entries.insert(key.value().to_owned(), kept);
     }
-    Ok(Picture::new(entries, revision))
+    let mut bound = BTreeMap::new();
+    for entry in transaction.open_table(BOUND)?.iter()? {
+        let (key, lease) = entry?;
+        if !entries.contains_key(key.value()) {
+            return Err(DiskError::Foreign("it binds a key that it does not hold".to_owned()));
+        }
+        bound.insert(key.value().to_owned(), LeaseId(lease.value()));
+    }
+    Ok(Found { picture: Picture::new(entries, revision), bound })
 }
 
 fn write(database: &Database, commits: &[Commit]) -> Result<(), DiskError> {
@@ -143,6 +171,7 @@ fn write(database: &Database, commits: &[Commit]) -> Result<(), DiskError> {
     transaction.set_durability(Durability::Immediate)?;
     {
         let mut entries = transaction.open_table(ENTRIES)?;
+        let mut bound = transaction.open_table(BOUND)?;
         let mut numbers = transaction.open_table(NUMBERS)?;
         for commit in commits {
             let changes = commit.changes();
@@ -152,6 +181,12 @@ fn write(database: &Database, commits: &[Commit]) -> Result<(), DiskError> {
                     Change::Put { key, value } => {
                         drop(entries.insert(key.as_str(), (changes.revision, value.as_ref()))?);
                     }
+                }
+                match (change, commit.lease()) {
+                    (Change::Put { key, .. }, Some(lease)) => {
+                        drop(bound.insert(key.as_str(), lease.0)?);
+                    }
+                    (change, _) => drop(bound.remove(change.key())?),
                 }
             }
             numbers.insert(NUMBER_REVISION, changes.revision)?;

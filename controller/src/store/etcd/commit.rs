@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use etcd_client::{Compare, CompareOp, KeyValue, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
 use tokio::time::Instant;
 
 use super::codec::{Codec, Tag};
@@ -36,6 +36,7 @@ pub(super) async fn commit(
         };
         match failure {
             Failure::Unknown(why) if !repeatable => return Err(unknown(&why)),
+            // Also when the lease has ended: the first attempt may have come before that, and have gone with it.
             Failure::Final(error) if in_doubt => return Err(unknown(&error.to_string())),
             failure => {
                 in_doubt |= matches!(failure, Failure::Unknown(_));
@@ -76,13 +77,14 @@ fn request(codec: &Codec, tag: Tag, transaction: &Transaction, in_doubt: bool) -
             )
         })
         .collect();
+    let bound = transaction.lease.map(|lease| PutOptions::new().with_lease(lease.0));
     let operations: Vec<_> = transaction
         .changes
         .iter()
         .map(|change| match change {
             Change::Delete { key } => TxnOp::delete(codec.encode_key(key), None),
             Change::Put { key, value } => {
-                TxnOp::put(codec.encode_key(key), codec.encode_value(tag, value), None)
+                TxnOp::put(codec.encode_key(key), codec.encode_value(tag, value), bound.clone())
             }
         })
         .collect();

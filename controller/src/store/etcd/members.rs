@@ -21,7 +21,7 @@ use super::MESSAGE_MAX;
 use crate::store::{EtcdOptions, StoreError};
 
 /// How long one member of several may take before the next is asked.
-const ATTEMPT: Duration = Duration::from_millis(1200);
+pub(super) const ATTEMPT: Duration = Duration::from_millis(1200);
 /// A member that does not take a connection in this time is passed over.
 const CONNECT: Duration = Duration::from_millis(800);
 /// HTTP/2 pings tell a dead connection from a quiet one. etcd refuses them below 5 s.
@@ -191,7 +191,7 @@ impl Member {
         Ok(kv.max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX))
     }
 
-    async fn client(&self, until: Instant) -> Result<&Client, Failure> {
+    pub(super) async fn client(&self, until: Instant) -> Result<&Client, Failure> {
         let connect = || self.within(until, Client::connect([&self.url], Some(self.options.clone())));
         // Nothing but the login has been sent, so nothing can have been done.
         self.client.get_or_try_init(connect).await.map_err(|failure| match failure {
@@ -200,7 +200,7 @@ impl Member {
         })
     }
 
-    async fn within<T>(
+    pub(super) async fn within<T>(
         &self,
         until: Instant,
         call: impl Future<Output = Result<T, etcd_client::Error>>,
@@ -238,6 +238,10 @@ fn connect_options(options: &EtcdOptions) -> ConnectOptions {
 pub(super) fn sort(url: &str, error: etcd_client::Error) -> Failure {
     let status = match error {
         etcd_client::Error::GRpcStatus(status) => status,
+        // What the client makes of an answer without time left.
+        etcd_client::Error::LeaseKeepAliveError(why) if why.contains("not found") => {
+            return Failure::Final(StoreError::LeaseEnded);
+        }
         error @ (etcd_client::Error::InvalidArgs(_) | etcd_client::Error::InvalidUri(_)) => {
             return Failure::Final(StoreError::Invalid(format!("{url}: {error}")));
         }
@@ -250,6 +254,9 @@ pub(super) fn sort(url: &str, error: etcd_client::Error) -> Failure {
     match status.code() {
         Code::OutOfRange if status.message().contains("compacted") => {
             Failure::Final(StoreError::Compacted { oldest: 0 })
+        }
+        Code::NotFound if status.message().contains("lease not found") => {
+            Failure::Final(StoreError::LeaseEnded)
         }
         _ if is_login(status.message()) => {
             Failure::Final(StoreError::Unavailable(format!("{said}; check the user and password for etcd")))

@@ -7,8 +7,8 @@ const ROOMY: usize = 1 << 20;
 
 #[test]
 fn a_later_transaction_sees_what_an_earlier_one_of_the_batch_did() {
-    let picture = Picture::default();
-    let mut batch = Batch::on(&picture);
+    let (picture, mut leases) = (Picture::default(), Leases::default());
+    let mut batch = Batch::on(&picture, &mut leases);
 
     let first = batch.judge(put_expecting("code/1", 0, 10), ROOMY).unwrap();
     let second = batch.judge(put_expecting("code/1", 0, 10), ROOMY);
@@ -21,9 +21,10 @@ fn a_later_transaction_sees_what_an_earlier_one_of_the_batch_did() {
 
 #[test]
 fn removing_what_does_not_exist_takes_no_revision() {
-    let picture = Picture::default();
-    let mut batch = Batch::on(&picture);
-    let gone = Transaction { changes: vec![Change::Delete { key: "a".to_owned() }], ..Transaction::default() };
+    let (picture, mut leases) = (Picture::default(), Leases::default());
+    let mut batch = Batch::on(&picture, &mut leases);
+    let gone =
+        Transaction { changes: vec![Change::Delete { key: "a".to_owned() }], ..Transaction::default() };
 
     assert_eq!(batch.judge(gone, ROOMY).unwrap(), 0);
     assert!(batch.into_commits().is_empty());
@@ -31,8 +32,8 @@ fn removing_what_does_not_exist_takes_no_revision() {
 
 #[test]
 fn a_full_store_refuses_growth_and_still_shrinks() {
-    let picture = Picture::default();
-    let mut batch = Batch::on(&picture);
+    let (picture, mut leases) = (Picture::default(), Leases::default());
+    let mut batch = Batch::on(&picture, &mut leases);
     batch.judge(put_expecting("a", 0, 60), 100).unwrap();
 
     let refused = batch.judge(put_expecting("b", 0, 60), 100);

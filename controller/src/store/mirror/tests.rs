@@ -26,7 +26,7 @@ fn the_history_is_bounded_in_bytes() {
     for revision in 1..=40 {
         let value = Bytes::from(vec![0; 1024 * 1024]);
         let changes = vec![Change::Put { key: "a".to_owned(), value }];
-        mirror.apply(vec![Commit::new(Changes { revision, changes })]);
+        mirror.apply(vec![Commit::new(Changes { revision, changes }, None)]);
     }
     let state = mirror.read();
     assert!(state.history.bytes <= HISTORY_BYTES_MAX, "{}", state.history.bytes);
@@ -63,5 +63,5 @@ fn the_size_follows_puts_overwrites_and_deletes() {
 
 fn commit(revision: Revision) -> Commit {
     let changes = vec![Change::Put { key: format!("key/{revision}"), value: Bytes::new() }];
-    Commit::new(Changes { revision, changes })
+    Commit::new(Changes { revision, changes }, None)
 }

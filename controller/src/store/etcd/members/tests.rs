@@ -30,6 +30,8 @@ fn failures_are_sorted_by_what_is_known_about_the_outcome() {
         let refused = sorted(code, message);
         assert!(matches!(&refused, Failure::Final(error) if error.is_retryable()), "{message}: {refused:?}");
     }
+    let ended = sorted(Code::NotFound, "etcdserver: requested lease not found");
+    assert!(matches!(ended, Failure::Final(StoreError::LeaseEnded)), "{ended:?}");
     let compacted = sorted(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted");
     assert!(matches!(compacted, Failure::Final(StoreError::Compacted { .. })));
     let too_large = sorted(Code::InvalidArgument, "etcdserver: request is too large");
