@@ -1,7 +1,7 @@
 //! Several controllers to ask: what goes on to the next one, and what must not.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _},
     net::TcpListener,
     process::{Command, Stdio},
 };
@@ -66,6 +66,31 @@ fn what_reads_goes_on_from_one_that_is_suspended_or_silent_and_what_changes_does
         assert!(error.contains("ask another one (--controller)"), "{error}");
         assert_eq!(error.contains("whether it was done is not known"), code == 69, "{error}");
     }
+}
+
+#[test]
+fn a_change_is_not_sent_again_after_a_connection_broke() {
+    let fleet = StandIn::start();
+    // Every connection is read from, so that the request arrives, and then cut.
+    let broken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", broken.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut connection in broken.incoming().map_while(Result::ok) {
+            let _ = connection.read(&mut [0; 4096]);
+        }
+    });
+    let controllers = among(&[&url, &fleet.url()]);
+    let listed = ask(&["get", "doors", "-o", "json"], &controllers);
+    assert_eq!((listed.code, listed.lines), (0, vec!["[]".to_owned()]));
+    assert!(
+        listed.errors[0]
+            .starts_with(&format!("fleetknock: warning: passed over {url}: the connection broke: ")),
+        "{:?}",
+        listed.errors
+    );
+    let banned = ask(&["ban", "203.0.113.5"], &controllers);
+    assert_eq!((banned.code, fleet.bans().len()), (69, 0), "{banned:?}");
+    assert!(banned.errors[0].contains("whether it was done is not known"), "{banned:?}");
 }
 
 #[test]
