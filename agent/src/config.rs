@@ -1,6 +1,13 @@
 //! The agent's settings: flags, environment variables and a file, checked whole before anything is touched.
 
-use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use clap::{Parser, ValueEnum};
 use fleetknock_core::{
@@ -32,6 +39,8 @@ Examples:
   fleetknock-agent --host bastion-1 --controller http://10.0.0.1:7600,http://10.0.0.2:7600 --insecure \\
       --management 192.0.2.0/24 --state /var/lib/fleetknock/agent --http 127.0.0.1:9600
       with two controllers, a network that always passes, a guard that is up before the network, and metrics
+  fleetknock-agent --host edge-1 --controller http://controllers.fleetknock.svc:7600 --insecure
+      with all controllers that a name stands for, such as that of a headless service: whichever of them is up
   fleetknock-agent --config /etc/fleetknock/agent.yaml --check-config
       whether the settings are valid
 
@@ -49,7 +58,10 @@ pub struct Settings {
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
     pub label: Vec<Label>,
 
-    /// The controllers, http://HOST:PORT; one of them is used at a time
+    /// The controllers, http://HOST:PORT; give all of them, or a name with all their addresses
+    ///
+    /// One of them is used at a time, chosen at random. When it is lost or lets the agent go, the others are asked at once.
+    /// Every address of a host's name is a controller of its own, and names are looked up anew each time.
     #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
     pub controller: Vec<ControllerUrl>,
 
@@ -137,7 +149,11 @@ impl Settings {
             return refuse(format!("management: more than {} networks", limits::ADDRESSES_MAX));
         }
         if self.controller.len() > CONTROLLERS_MAX {
-            return refuse(format!("controller: more than {CONTROLLERS_MAX} URLs"));
+            return refuse(format!(
+                "controller: {} URLs are given, at most {CONTROLLERS_MAX} can be; give a name that stands for several \
+                 addresses instead",
+                self.controller.len()
+            ));
         }
         if let Some(url) = self.controller.iter().find(|url| url.is_secure()) {
             return refuse(format!(
@@ -195,6 +211,22 @@ impl ControllerUrl {
     /// The URL with its port.
     pub fn uri(&self) -> &Uri {
         &self.0
+    }
+
+    /// The host: a name, or an address without brackets.
+    pub fn host(&self) -> &str {
+        let host = self.0.host().unwrap_or_default();
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+
+    /// The host, when it is an address and no name.
+    pub fn literal(&self) -> Option<IpAddr> {
+        self.host().parse().ok()
+    }
+
+    /// The port; [`CONTROLLER_PORT`] when none was given.
+    pub fn port(&self) -> u16 {
+        self.0.port_u16().unwrap_or(CONTROLLER_PORT)
     }
 
     /// Whether it asks for TLS.

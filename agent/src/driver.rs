@@ -31,9 +31,9 @@ use crate::{
     capture::{CaptureHandle, KnockSpace, Sighting},
     config::{ControllerUrl, OnExit},
     firewall::Firewall,
-    link::{Event, Link, OUTBOUND_URGENT},
+    link::{Event, Link, OUTBOUND_URGENT, Parting, names::Names},
     picture::{OpeningId, Picture},
-    window::{OBSERVATIONS_MAX, Window},
+    window::{AGE_DEFAULT, OBSERVATIONS_MAX, Window},
 };
 
 pub mod hand;
@@ -101,7 +101,7 @@ impl Ears for CaptureHandle {
 pub struct Parts {
     /// Says who this host is; addresses and revision are filled in.
     pub hello: v1::Hello,
-    /// One of them is attached to at a time.
+    /// Whatever they stand for is a candidate; one is attached to at a time.
     pub controllers: Vec<ControllerUrl>,
     /// What this host should hold, as far as is remembered.
     pub picture: Picture,
@@ -131,9 +131,12 @@ pub struct Parts {
 pub struct Driver {
     link: Link,
     session: Option<Session>,
+    /// Who said Welcome last.
+    controller: Option<String>,
     picture: Picture,
     remembered: bool,
     window: Window<Sighting>,
+    keep: Keep,
     hand: Hand,
     sightings: mpsc::Receiver<Sighting>,
     ears: Box<dyn Ears>,
@@ -159,6 +162,13 @@ pub struct Driver {
     reconcile_every: Duration,
 }
 
+/// How long observations are kept, as controllers said.
+struct Keep {
+    welcome: Duration,
+    /// The guard in force outlives the stream that brought it: until another one comes, what it says goes before Welcome.
+    guard: Option<Duration>,
+}
+
 /// A stream that a controller accepted.
 struct Session {
     outbound: mpsc::Sender<AgentMessage>,
@@ -178,12 +188,14 @@ impl Driver {
         let revision = parts.picture.revision();
         let hello = v1::Hello { addresses: addresses.clone(), revision, ..parts.hello };
         Ok(Self {
-            link: Link::new(parts.controllers, hello, rand::random_range(0..usize::MAX))?,
+            link: Link::new(Names::new(parts.controllers), hello)?,
             session: None,
+            controller: None,
             space: space(&parts.picture),
             picture: parts.picture,
             remembered: parts.remembered,
             window: Window::new(OBSERVATIONS_MAX),
+            keep: Keep { welcome: AGE_DEFAULT, guard: None },
             hand: Hand::start(parts.firewall).context("cannot start the firewall's thread")?,
             sightings: parts.sightings,
             ears: parts.ears,
@@ -219,8 +231,8 @@ impl Driver {
         let mut reconcile = calm(interval_at(begin, self.reconcile_every));
         let mut batch = Vec::with_capacity(BATCH_MAX);
         loop {
+            // Fair: no source of events, however busy, keeps the others from their turn.
             tokio::select! {
-                biased;
                 () = stop.cancelled() => break,
                 outcome = self.hand.outcome() => {
                     self.settle(outcome.context("the firewall's thread ended; the log above says why")?);
@@ -239,6 +251,7 @@ impl Driver {
                     self.say();
                 }
                 () = room(self.session.as_ref()), if self.has_unsaid() => self.say(),
+                () = due(self.window.pass_at()), if self.is_welcomed() => self.say(),
             }
         }
         self.stop().await
@@ -255,7 +268,7 @@ impl Driver {
                 if let Some(kind) = message.kind
                     && let Err(error) = self.hear(kind, heard, heard_us)
                 {
-                    self.link.leave(&format!("it said something wrong: {error}"), false);
+                    self.link.leave(&format!("it said something wrong: {error}"), Parting::Broken);
                     self.detach();
                 }
             }
@@ -441,6 +454,14 @@ async fn room(session: Option<&Session>) {
     if closed {
         // The link says so when it is read next.
         std::future::pending::<()>().await;
+    }
+}
+
+/// Done at this time; never without one.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -13,6 +13,8 @@ use std::{
 pub const OBSERVATIONS_MAX: usize = 16_384;
 /// How long observations are kept until a controller says so: the longest time that a sequence can take.
 pub const AGE_DEFAULT: Duration = fleetknock_core::door::WITHIN_MAX;
+/// A controller that asks for everything again and again gets it this often at most.
+pub const RESEND_EVERY: Duration = Duration::from_millis(500);
 
 /// One kept observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,12 @@ pub struct Window<T> {
     counter: u64,
     /// Up to which counter this stream's controller was sent what is kept.
     sent: u64,
+    /// The youngest observation when this pass began: the pass is over when it is sent.
+    goal: u64,
+    /// Since when the controller waits for everything again.
+    asked: Option<Instant>,
+    /// When it last got that on this stream.
+    resent: Option<Instant>,
     /// Up to which counter anything was ever sent to any controller.
     sent_ever: u64,
     /// Up to which counter a controller has taken observations in.
@@ -50,6 +58,9 @@ impl<T> Window<T> {
             age: AGE_DEFAULT,
             counter: 0,
             sent: 0,
+            goal: 0,
+            asked: None,
+            resent: None,
             sent_ever: 0,
             acknowledged: 0,
             lost: 0,
@@ -95,8 +106,43 @@ impl<T> Window<T> {
 
     /// A new stream begins: everything young enough is to be sent on it, in order.
     pub fn rewind(&mut self, now: Instant) {
+        self.resent = None;
+        self.begin_pass(now);
+    }
+
+    /// The controller asks for everything again. However often it asks, a pass that is under way is finished first, so
+    /// that what is new is sent too, and passes keep their distance of [`RESEND_EVERY`]; all that asked meanwhile are
+    /// served by the next one.
+    pub fn ask_again(&mut self, now: Instant) {
+        self.asked.get_or_insert(now);
+    }
+
+    /// When the pass that was asked for may begin; `None` when nobody asked, or another pass is under way.
+    pub fn pass_at(&self) -> Option<Instant> {
+        let asked = self.asked.filter(|_| !self.under_way())?;
+        Some(self.resent.map_or(asked, |resent| asked.max(resent + RESEND_EVERY)))
+    }
+
+    /// Begins the pass that was asked for, if it is time, and says whether it did.
+    pub fn begin_due_pass(&mut self, now: Instant) -> bool {
+        let due = self.pass_at().is_some_and(|at| at <= now);
+        if due {
+            self.resent = Some(now);
+            self.begin_pass(now);
+        }
+        due
+    }
+
+    fn begin_pass(&mut self, now: Instant) {
         self.forget(now);
+        self.asked = None;
         self.sent = 0;
+        self.goal = self.counter;
+    }
+
+    fn under_way(&self) -> bool {
+        let next = self.kept.partition_point(|kept| kept.counter <= self.sent);
+        self.kept.get(next).is_some_and(|kept| kept.counter <= self.goal)
     }
 
     /// Forgets what is older than the window's age.

@@ -10,6 +10,8 @@
 mod link {
     pub(crate) mod controller;
     pub(crate) mod host;
+    mod moving;
+    mod resending;
 }
 
 use std::{net::IpAddr, time::Duration};

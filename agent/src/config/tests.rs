@@ -40,6 +40,25 @@ fn everything_can_be_given() {
 }
 
 #[test]
+fn a_controller_is_a_host_and_a_port_and_the_host_an_address_or_a_name() {
+    for (url, host, is_address, port) in [
+        ("http://10.0.0.1", "10.0.0.1", true, CONTROLLER_PORT),
+        ("http://[2001:db8::1]:7601", "2001:db8::1", true, 7601),
+        ("http://controllers.fleetknock.svc:80/", "controllers.fleetknock.svc", false, 80),
+    ] {
+        let url: ControllerUrl = url.parse().unwrap();
+        assert_eq!((url.host(), url.literal().is_some(), url.port()), (host, is_address, port));
+    }
+}
+
+#[test]
+fn too_many_controllers_are_refused_with_another_way_to_give_them() {
+    let urls = vec!["http://10.0.0.1"; CONTROLLERS_MAX];
+    let error = load(&[&format!("--controller={}", urls.join(","))]).unwrap_err().to_string();
+    assert!(error.starts_with("controller: 65 URLs are given, at most 64 can be; give a name"), "{error}");
+}
+
+#[test]
 fn what_is_wrong_is_said_in_one_line_with_the_setting_the_value_and_the_remedy() {
     for (flags, said) in [
         (

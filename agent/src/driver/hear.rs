@@ -10,7 +10,7 @@ use fleetknock_runtime::clock;
 
 use super::{Driver, hand::Task, space};
 use crate::{
-    link::wire,
+    link::{Parting, wire},
     picture::{Changes, Refused},
 };
 
@@ -23,12 +23,16 @@ impl Driver {
         match kind {
             Kind::Probe(probe) => self.answer(&probe, heard_us),
             Kind::Delta(delta) => {
+                let keep = delta.guard.as_ref().map(|guard| guard.keep_window_ms);
                 let (delta, refused) = wire::delta(delta)?;
+                self.keep_as_guard_says(keep);
                 let changes = self.picture.take_delta(delta, heard);
                 self.apply(changes, refused, heard);
             }
             Kind::Snapshot(snapshot) => {
+                let keep = snapshot.guard.as_ref().map(|guard| guard.keep_window_ms);
                 let (part, refused) = wire::snapshot(snapshot)?;
+                self.keep_as_guard_says(keep);
                 let Some(changes) = self.picture.take_snapshot(part, heard) else {
                     self.refuse(refused);
                     return Ok(());
@@ -42,11 +46,14 @@ impl Driver {
             Kind::Welcome(welcome) => self.begin(&welcome, heard),
             Kind::Acknowledge(acknowledge) => self.window.acknowledge(acknowledge.counter),
             Kind::Goodbye(goodbye) => {
-                let reason: String = goodbye.reason.chars().filter(|c| !c.is_control()).take(200).collect();
-                self.link.leave(&format!("it said goodbye: {reason}"), goodbye.move_now);
+                let reason = format!("it said goodbye: {}", plain(&goodbye.reason));
+                self.link.leave(&reason, if goodbye.move_now { Parting::Dismissed } else { Parting::Asked });
                 self.detach();
             }
-            Kind::Resend(v1::Resend {}) => self.window.rewind(heard),
+            Kind::Resend(v1::Resend {}) => {
+                self.metrics.resends.inc();
+                self.window.ask_again(heard);
+            }
             // The agent does not ask.
             Kind::ProbeReply(_) => {}
         }
@@ -68,12 +75,30 @@ impl Driver {
     fn begin(&mut self, welcome: &v1::Welcome, heard: Instant) {
         let Some(session) = self.session.as_mut() else { return };
         session.welcomed = true;
-        self.link.welcomed(Duration::from_millis(welcome.reassert_ms.into()));
-        self.window.set_age(Duration::from_millis(welcome.keep_window_ms.into()).min(KEEP_MAX));
+        let name = plain(&welcome.controller);
+        self.link.welcomed(&name, Duration::from_millis(welcome.reassert_ms.into()));
+        self.keep.welcome = kept_for(welcome.keep_window_ms);
+        self.set_age();
         self.window.rewind(heard);
         self.controller_latch.release();
         self.metrics.link_up.set(1);
         self.metrics.links.inc();
+        if self.controller.as_ref().is_some_and(|before| *before != name) {
+            self.metrics.controller_changes.inc();
+        }
+        self.controller = Some(name);
+    }
+
+    /// What a guard says of the window, when there is a guard in the message.
+    fn keep_as_guard_says(&mut self, milliseconds: Option<u32>) {
+        if let Some(milliseconds) = milliseconds {
+            self.keep.guard = (milliseconds > 0).then(|| kept_for(milliseconds));
+            self.set_age();
+        }
+    }
+
+    fn set_age(&mut self) {
+        self.window.set_age(self.keep.guard.unwrap_or(self.keep.welcome));
     }
 
     fn apply(&mut self, changes: Changes, refused: Vec<Refused>, heard: Instant) {
@@ -112,4 +137,13 @@ impl Driver {
             });
         }
     }
+}
+
+fn kept_for(milliseconds: u32) -> Duration {
+    Duration::from_millis(milliseconds.into()).min(KEEP_MAX)
+}
+
+/// Somebody else's words, fit for a log line.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
 }

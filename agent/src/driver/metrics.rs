@@ -22,6 +22,8 @@ pub struct Metrics {
     pub(super) window: Gauge,
     pub(super) link_up: Gauge,
     pub(super) links: Counter,
+    pub(super) controller_changes: Counter,
+    pub(super) resends: Counter,
     pub(super) apply_seconds: Histogram,
 }
 
@@ -42,6 +44,8 @@ impl Default for Metrics {
             window: Gauge::default(),
             link_up: Gauge::default(),
             links: Counter::default(),
+            controller_changes: Counter::default(),
+            resends: Counter::default(),
             apply_seconds: Histogram::new(buckets),
         }
     }
@@ -58,10 +62,20 @@ impl Metrics {
                 "Observations sent to a controller, re-sent ones included",
                 &self.reported,
             ),
-            ("observations_resent", "Observations sent again to a new controller", &self.reports_resent),
+            (
+                "observations_resent",
+                "Observations sent again, to a new controller or because one asked",
+                &self.reports_resent,
+            ),
             ("repairs", "Times that the kernel was found to differ from the picture", &self.repairs),
             ("firewall_failures", "Orders that the firewall could not carry out", &self.firewall_failures),
-            ("links", "Streams that a controller accepted", &self.links),
+            ("links", "Streams on which a controller said Welcome", &self.links),
+            (
+                "controller_changes",
+                "Times that another controller said Welcome than the one before",
+                &self.controller_changes,
+            ),
+            ("resends", "Times that a controller asked for the whole window again", &self.resends),
         ];
         for (name, help, counter) in counters.drain(..) {
             registry.register(name, help, counter.clone());

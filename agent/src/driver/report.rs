@@ -22,13 +22,20 @@ const TEXT_MAX: usize = 300;
 impl Driver {
     /// Whether something waits for room on the link.
     pub(super) fn has_unsaid(&self) -> bool {
+        self.is_welcomed() && (self.window.has_unsent() || !self.results.is_empty())
+    }
+
+    /// Whether a controller listens to more than answers to probes.
+    pub(super) fn is_welcomed(&self) -> bool {
         self.session.as_ref().is_some_and(|session| session.welcomed)
-            && (self.window.has_unsent() || !self.results.is_empty())
     }
 
     /// Sends what there is to send, as far as there is room: results first, they are waited for.
     pub(super) fn say(&mut self) {
         let Some(Session { outbound, welcomed: true, .. }) = &self.session else { return };
+        if self.window.begin_due_pass(Instant::now()) {
+            tracing::debug!(observations = self.window.len(), "the window is sent again");
+        }
         while !self.results.is_empty() && outbound.capacity() > 0 {
             let count = self.results.len().min(limits::OPENINGS_MAX);
             let results = self.results.drain(..count).collect();

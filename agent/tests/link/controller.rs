@@ -1,6 +1,12 @@
 //! A controller that does what a test says.
 
-use std::{net::SocketAddr, pin::Pin, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use fleetknock_agent::config::ControllerUrl;
 use fleetknock_proto::v1::{
@@ -9,14 +15,13 @@ use fleetknock_proto::v1::{
     agent_service_server::{AgentService, AgentServiceServer},
     controller_message::Kind,
 };
-use tokio::{
-    net::TcpListener,
-    sync::{Mutex, mpsc},
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::{Stream, StreamExt as _, wrappers::UnboundedReceiverStream};
 use tonic::{
-    Request, Response, Status, Streaming,
+    Code, Request, Response, Status, Streaming,
+    body::Body,
+    codegen::{Service as HttpService, http},
+    server::NamedService,
     transport::{Server, server::TcpIncoming},
 };
 
@@ -25,19 +30,56 @@ use super::host::within;
 /// Listens on loopback.
 pub(crate) struct Controller {
     address: SocketAddr,
-    streams: Mutex<mpsc::UnboundedReceiver<AgentStream>>,
+    streams: tokio::sync::Mutex<mpsc::UnboundedReceiver<AgentStream>>,
+    seen: Arc<Mutex<Seen>>,
     server: JoinHandle<()>,
+}
+
+/// How a controller receives agents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// A test goes on with the stream.
+    #[default]
+    Accept,
+    /// It answers the call with an error.
+    Refuse(Code),
+    /// It accepts the call and ends the stream with an error.
+    EndWith(Code),
+    /// It accepts the call and says Goodbye, to move now.
+    Dismiss,
+    /// It says Welcome first.
+    WelcomeAndDismiss,
+    /// It answers that it is unavailable, unless it is the last resort.
+    LastResortOnly,
+}
+
+/// What a controller was asked.
+#[derive(Default)]
+pub(crate) struct Seen {
+    manner: Manner,
+    /// The Hellos of all streams, and when they came.
+    pub(crate) hellos: Vec<(std::time::Instant, v1::Hello)>,
+    /// The authorities of all calls.
+    pub(crate) authorities: Vec<String>,
 }
 
 /// One agent's stream.
 pub(crate) struct AgentStream {
+    /// Of the controller.
+    name: String,
+    /// What came first; it was looked at to decide.
+    first: Option<AgentMessage>,
     inbound: Streaming<AgentMessage>,
     outbound: mpsc::UnboundedSender<Result<ControllerMessage, Status>>,
     /// Results that came and were not asked for yet.
     results: std::collections::VecDeque<v1::OpeningResult>,
 }
 
-struct Service(mpsc::UnboundedSender<AgentStream>);
+struct Service {
+    name: String,
+    seen: Arc<Mutex<Seen>>,
+    streams: mpsc::UnboundedSender<AgentStream>,
+}
 
 #[tonic::async_trait]
 impl AgentService for Service {
@@ -47,23 +89,108 @@ impl AgentService for Service {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        let mut inbound = request.into_inner();
+        let first = inbound.message().await?.expect("a first message");
+        let manner = {
+            let mut seen = self.seen.lock().expect("not poisoned");
+            let Some(Said::Hello(hello)) = &first.kind else { panic!("the first message is not Hello") };
+            seen.hellos.push((std::time::Instant::now(), hello.clone()));
+            match seen.manner {
+                Manner::LastResortOnly if hello.last_resort => Manner::Accept,
+                Manner::LastResortOnly => Manner::Refuse(Code::Unavailable),
+                manner => manner,
+            }
+        };
         let (outbound, messages) = mpsc::unbounded_channel();
-        let stream = AgentStream { inbound: request.into_inner(), outbound, results: Default::default() };
-        self.0.send(stream).map_err(|_| Status::unavailable("the test is over"))?;
+        let mut stream = AgentStream {
+            name: self.name.clone(),
+            first: Some(first),
+            inbound,
+            outbound,
+            results: Default::default(),
+        };
+        match manner {
+            Manner::Refuse(code) => return Err(Status::new(code, "not now")),
+            Manner::EndWith(code) => {
+                let _ = stream.outbound.send(Err(Status::new(code, "not now")));
+            }
+            Manner::Dismiss => stream.dismiss(),
+            Manner::WelcomeAndDismiss => {
+                stream.welcome(Duration::from_secs(60));
+                stream.dismiss();
+            }
+            Manner::Accept | Manner::LastResortOnly => {
+                self.streams.send(stream).map_err(|_| Status::unavailable("the test is over"))?;
+            }
+        }
         Ok(Response::new(Box::pin(UnboundedReceiverStream::new(messages))))
     }
 }
 
+/// Notes under which name a controller is called.
+#[derive(Clone)]
+struct Named<S>(S, Arc<Mutex<Seen>>);
+
+impl<S: HttpService<http::Request<Body>>> HttpService<http::Request<Body>> for Named<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> S::Future {
+        let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        self.1.lock().expect("not poisoned").authorities.push(authority);
+        self.0.call(request)
+    }
+}
+
+impl<S: NamedService> NamedService for Named<S> {
+    const NAME: &'static str = S::NAME;
+}
+
 impl Controller {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::start_at("127.0.0.1:0").await
+    }
+
+    pub(crate) async fn start_at(address: &str) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (sender, streams) = mpsc::unbounded_channel();
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let service = Service { name: address.to_string(), seen: Arc::clone(&seen), streams: sender };
         let serving = Server::builder()
-            .add_service(AgentServiceServer::new(Service(sender)))
+            .add_service(Named(AgentServiceServer::new(service), Arc::clone(&seen)))
             .serve_with_incoming(TcpIncoming::from(listener));
         let server = tokio::spawn(async move { serving.await.expect("the server runs") });
-        Self { address, streams: Mutex::new(streams), server }
+        Self { address, streams: tokio::sync::Mutex::new(streams), seen, server }
+    }
+
+    pub(crate) async fn start_as(manner: Manner) -> Self {
+        let controller = Self::start().await;
+        controller.become_one(manner);
+        controller
+    }
+
+    /// From now on it receives agents like this.
+    pub(crate) fn become_one(&self, manner: Manner) {
+        self.seen().manner = manner;
+    }
+
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("not poisoned")
+    }
+
+    /// Whether each Hello came as a last resort.
+    pub(crate) fn last_resorts(&self) -> Vec<bool> {
+        self.seen().hellos.iter().map(|(_, hello)| hello.last_resort).collect()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn url(&self) -> ControllerUrl {
@@ -96,16 +223,27 @@ impl AgentStream {
         let _ = self.outbound.send(Ok(ControllerMessage { kind: Some(kind) }));
     }
 
+    pub(crate) fn dismiss(&mut self) {
+        self.say(Kind::Goodbye(v1::Goodbye { reason: "leaving".into(), move_now: true }));
+    }
+
     pub(crate) fn welcome(&mut self, reassert: Duration) {
+        self.welcome_with(reassert, 60_000);
+    }
+
+    pub(crate) fn welcome_with(&mut self, reassert: Duration, keep_window_ms: u32) {
         self.say(Kind::Welcome(v1::Welcome {
-            controller: "scripted".into(),
+            controller: self.name.clone(),
             version: "0".into(),
-            keep_window_ms: 60_000,
+            keep_window_ms,
             reassert_ms: u32::try_from(reassert.as_millis()).expect("a short time"),
         }));
     }
 
     pub(crate) async fn hear(&mut self) -> Said {
+        if let Some(first) = self.first.take() {
+            return first.kind.expect("a known kind");
+        }
         let message = within("a message of the agent", self.inbound.next()).await;
         message.expect("the stream lives").expect("no error").kind.expect("a known kind")
     }

@@ -17,6 +17,7 @@ fn a_delta_is_understood() {
             ports: vec![tcp(22)],
             knock_space: vec![v1::PortRange { protocol: 1, first: 1, last: 65_535 }],
             icmp: true,
+            keep_window_ms: 0,
             management: vec!["192.0.2.0/24".to_owned()],
         }),
         openings: vec![opening("o", "::ffff:203.0.113.5", 22)],
