@@ -18,6 +18,8 @@
 //! leader that others have replaced may for a moment go on keeping a lease alive that has ended: what must not happen
 //! after a lease's end expects the revision of a key that is bound to it.
 //!
+//! **Data that was lost or restored** makes etcd's revisions begin anew; watches end then, see `history`.
+//!
 //! **Compaction** is the operator's, such as `--auto-compaction-retention=1h`; a watch that falls behind it ends with
 //! [`StoreError::Compacted`].
 
@@ -36,6 +38,7 @@ use super::{Entry, EtcdOptions, Lease, LeaseId, Listing, Revision, Store, StoreE
 
 mod codec;
 mod commit;
+mod history;
 mod leasing;
 mod members;
 mod watching;
@@ -120,13 +123,20 @@ impl Store for EtcdStore {
     async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
         check_prefix(prefix)?;
         for _ in 0..LISTINGS_MAX {
+            let before = self.members.history().seen();
             match self.pages(prefix).await {
                 // Compacted between two pages: a new listing begins at a newer revision.
                 Err(StoreError::Compacted { .. }) => {}
-                listing => return listing,
+                listing => {
+                    // Pages of two histories are no listing.
+                    let now = self.members.history().seen();
+                    if listing.is_err() || now.generation == before.generation {
+                        return listing;
+                    }
+                }
             }
         }
-        Err(StoreError::Unavailable("etcd compacts faster than it can be listed".to_owned()))
+        Err(StoreError::Unavailable("etcd changes faster than it can be listed".to_owned()))
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Revision, StoreError> {

@@ -1,7 +1,9 @@
 //! Real etcd servers on loopback, each with a directory of its own, ended by their process numbers.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,6 +71,8 @@ pub(crate) struct Server {
     name: String,
     ports: [u16; 2],
     peers: String,
+    /// Goes into the cluster's number.
+    token: String,
     directory: TempDir,
     child: Child,
 }
@@ -76,8 +80,9 @@ pub(crate) struct Server {
 impl Server {
     fn start(name: String, ports: [u16; 2], peers: String) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let child = spawn(&name, ports, &peers, &directory);
-        Self { name, ports, peers, directory, child }
+        let token = "fleetknock-test".to_owned();
+        let child = spawn(&name, ports, &peers, &token, &directory);
+        Self { name, ports, peers, token, directory, child }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -96,8 +101,33 @@ impl Server {
 
     /// Starts a killed one again, with what it has on disk.
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(&self.name, self.ports, &self.peers, &self.directory);
+        self.child = spawn(&self.name, self.ports, &self.peers, &self.token, &self.directory);
         assert!(self.answers(), "etcd does not start again");
+    }
+
+    /// Takes everything that a killed one had on disk away.
+    pub(crate) fn wipe(&self) {
+        fs::remove_dir_all(self.data()).unwrap();
+    }
+
+    /// Copies what a killed one has on disk aside.
+    pub(crate) fn back_up(&self) {
+        copy(&self.data(), &self.directory.path().join("backup"));
+    }
+
+    /// Puts the copy back.
+    pub(crate) fn restore(&self) {
+        self.wipe();
+        copy(&self.directory.path().join("backup"), &self.data());
+    }
+
+    /// A wiped one that starts again is another cluster.
+    pub(crate) fn become_another_cluster(&mut self) {
+        self.token.push_str("-again");
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
     }
 
     /// Stops it in place: connections stay open, nothing answers. `resume` undoes it.
@@ -157,7 +187,7 @@ impl Drop for Server {
     }
 }
 
-fn spawn(name: &str, [client, peer]: [u16; 2], peers: &str, directory: &TempDir) -> Child {
+fn spawn(name: &str, [client, peer]: [u16; 2], peers: &str, token: &str, directory: &TempDir) -> Child {
     let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
     let log = std::fs::File::create(directory.path().join("log")).unwrap();
     let spawned = Command::new("etcd")
@@ -166,6 +196,7 @@ fn spawn(name: &str, [client, peer]: [u16; 2], peers: &str, directory: &TempDir)
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
         .args(["--initial-cluster", peers, "--initial-cluster-state", "new"])
+        .args(["--initial-cluster-token", token])
         // A lone member elects itself within one timeout; three on a busy machine keep a steady leader.
         .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
         .args(["--auth-token-ttl", "2"])
@@ -174,6 +205,11 @@ fn spawn(name: &str, [client, peer]: [u16; 2], peers: &str, directory: &TempDir)
         .stderr(log)
         .spawn();
     spawned.unwrap_or_else(|error| panic!("cannot run etcd ({error}): apt-get install etcd-server"))
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(status.unwrap().success());
 }
 
 /// Two ports that nobody listens on now. Held together, so that they differ.

@@ -12,6 +12,7 @@ use crate::store::{Change, Revision, StoreError, Transaction};
 
 /// etcd's default limit of operations in a transaction.
 const OPERATIONS_MAX: usize = 128;
+const WENT_BACK: &str = "etcd's history went back, as after its data was lost or restored";
 
 /// Carries out a transaction within [`DEADLINE`].
 pub(super) async fn commit(
@@ -28,7 +29,15 @@ pub(super) async fn commit(
     loop {
         let member = members.preferred();
         let sent = request(codec, tag, transaction, in_doubt);
-        let failure = match member.transact(sent, members.attempt_until(deadline)).await {
+        let seen = members.history().seen();
+        let answer = member.transact(sent, members.attempt_until(deadline)).await;
+        let same = match &answer {
+            Ok(answer) => members.history().take_in(seen, answer.header()),
+            Err(_) => true,
+        };
+        let failure = match answer {
+            // Its revision would be taken for one of the history that the caller knows.
+            Ok(answer) if !same && (in_doubt || answer.succeeded()) => return Err(unknown(WENT_BACK)),
             Ok(answer) if answer.succeeded() => return unsigned(header_revision(answer.header())?),
             Ok(_) if !in_doubt => return Err(StoreError::Conflict),
             Ok(answer) => return resolve(codec, tag, transaction, &found(&answer)),

@@ -18,6 +18,7 @@ use tonic::{Code, Status};
 use tracing::debug;
 
 use super::MESSAGE_MAX;
+use super::history::History;
 use crate::store::{EtcdOptions, StoreError};
 
 /// How long one member of several may take before the next is asked.
@@ -55,6 +56,7 @@ impl Failure {
 pub(super) struct Members {
     members: Vec<Member>,
     preferred: AtomicUsize,
+    history: History,
 }
 
 impl Members {
@@ -63,7 +65,16 @@ impl Members {
         let connect = connect_options(options);
         let member =
             |url: &String| Member { url: url.clone(), options: connect.clone(), client: OnceCell::new() };
-        Ok(Self { members: options.endpoints.iter().map(member).collect(), preferred: AtomicUsize::new(0) })
+        Ok(Self {
+            members: options.endpoints.iter().map(member).collect(),
+            preferred: AtomicUsize::new(0),
+            history: History::default(),
+        })
+    }
+
+    /// What they all tell.
+    pub(super) fn history(&self) -> &History {
+        &self.history
     }
 
     /// The one to ask now.
@@ -125,8 +136,12 @@ impl Members {
         let mut attempts = 0;
         loop {
             let member = self.preferred();
+            let seen = self.history.seen();
             match member.get(key.to_vec(), options.clone(), self.attempt_until(deadline)).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.history.take_in(seen, answer.header());
+                    return Ok(answer);
+                }
                 Err(failure) => self.move_on(member, failure, &mut attempts, deadline).await?,
             }
         }

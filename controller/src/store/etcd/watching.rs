@@ -5,13 +5,14 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{GetOptions, WatchOptions, WatchResponse, WatchStream};
 use futures::stream;
 use tokio::time::{self, Instant};
 use tonic::Code;
 use tracing::{debug, warn};
 
 use super::codec::Codec;
+use super::history::Seen;
 use super::members::{Failure, Members};
 use super::{DEADLINE, signed, unsigned};
 use crate::store::{Change, Changes, Revision, StoreError, Watch};
@@ -29,8 +30,12 @@ pub(super) async fn watch(
     after: Revision,
 ) -> Result<Watch, StoreError> {
     let (from, end) = codec.range(prefix);
+    let generations = members.history().generations();
+    let generation = generations.borrow().generation;
     let mut watching = Watching {
         members,
+        generations,
+        generation,
         codec,
         from,
         end,
@@ -51,6 +56,9 @@ pub(super) async fn watch(
 /// connection's window.
 struct Watching {
     members: Arc<Members>,
+    /// Tells when etcd's history is no longer the one that is watched.
+    generations: tokio::sync::watch::Receiver<Seen>,
+    generation: u64,
     codec: Codec,
     from: Vec<u8>,
     end: Vec<u8>,
@@ -78,11 +86,23 @@ impl Watching {
 
     /// One step: makes a watch, or takes one message of it. An error is one that making a new watch cannot cure.
     async fn advance(&mut self) -> Result<(), StoreError> {
+        let seen = *self.generations.borrow_and_update();
+        if seen.generation != self.generation {
+            return Err(StoreError::Compacted { oldest: unsigned(seen.revision)? });
+        }
         let Some(mut stream) = self.stream.take() else {
             return self.create_again().await;
         };
-        match stream.message().await {
+        let message = tokio::select! {
+            message = stream.message() => message,
+            // Looked at by the next step; the sender lives in the members that this watch holds.
+            _ = self.generations.changed() => return Ok(()),
+        };
+        match message {
             Ok(Some(response)) => {
+                if response.created() && !response.canceled() && !self.is_of_this_history(&response).await? {
+                    return Ok(());
+                }
                 if self.take_in(&response)? {
                     self.pause = PAUSE_FIRST;
                     self.stream = Some(stream);
@@ -118,6 +138,31 @@ impl Watching {
             .with_start_revision(signed(self.after).max(1))
             .with_progress_notify();
         self.members.watch(&self.from, &options, Instant::now() + DEADLINE).await
+    }
+
+    /// Whether a watch that was just made can tell what comes next. One from a revision that its member does not know
+    /// yet is fine when the member is merely behind, and waits for nothing when the history began anew; a
+    /// linearizable read tells. False when there was no answer.
+    async fn is_of_this_history(&self, created: &WatchResponse) -> Result<bool, StoreError> {
+        let after = signed(self.after);
+        let history = self.members.history();
+        let behind = created.header().is_some_and(|header| header.revision() < after);
+        if !behind && !history.is_doubtful(created.header()) {
+            return Ok(true);
+        }
+        let options = GetOptions::new().with_range(self.end.clone()).with_count_only();
+        match self.members.get(&self.from, &options, Instant::now() + DEADLINE).await {
+            Ok(answer) => match answer.header() {
+                Some(header) if header.revision() < after => {
+                    Err(StoreError::Compacted { oldest: unsigned(header.revision())? })
+                }
+                _ => Ok(history.seen().generation == self.generation),
+            },
+            Err(failure) => {
+                warn!(?failure, "cannot tell whether etcd's history is still the same; trying on");
+                Ok(false)
+            }
+        }
     }
 
     /// Takes a message in; whether the watch goes on.
