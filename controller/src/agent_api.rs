@@ -35,9 +35,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     clock::{Estimate, Probe},
-    matching,
+    peers::{Peers, Reported},
     sessions::{SESSION_QUEUE, Session},
-    shared::{Shared, State, now},
+    shared::{Shared, Standing, State},
     status::{Report, State as OnHost},
     wire,
 };
@@ -56,22 +56,33 @@ const PROBE_EVERY: Duration = Duration::from_secs(5);
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// How often everything is said again.
 const REASSERT_EVERY: Duration = Duration::from_secs(60);
-/// How long agents keep observations for re-sending: the longest `within` would be too much for a flood; sequences are
-/// knocked in seconds.
-const KEEP_WINDOW: Duration = Duration::from_secs(30);
 
 /// Serves agents.
 pub struct Service {
     shared: Arc<Shared>,
-    matching: matching::Handle,
+    peers: Arc<Peers>,
     sessions: AtomicU64,
     stop: CancellationToken,
 }
 
 impl Service {
     /// `stop` ends all streams when this controller leaves.
-    pub fn new(shared: Arc<Shared>, matching: matching::Handle, stop: CancellationToken) -> Self {
-        Self { shared, matching, sessions: AtomicU64::new(1), stop }
+    pub fn new(shared: Arc<Shared>, peers: Arc<Peers>, stop: CancellationToken) -> Self {
+        Self { shared, peers, sessions: AtomicU64::new(1), stop }
+    }
+}
+
+/// Without a lease this controller decides nothing: an agent is better off elsewhere, unless there is nobody else. Then
+/// its knocks are followed all the same, so that it can be said that they open nothing.
+fn check_standing(standing: Standing, last_resort: bool) -> Result<(), Status> {
+    match standing {
+        Standing::Serving { .. } => Ok(()),
+        Standing::Leaving => Err(refuse::unavailable("this controller is leaving")),
+        Standing::Joining | Standing::Suspended if last_resort => Ok(()),
+        Standing::Joining => Err(refuse::unavailable("this controller has not joined the fleet yet")),
+        Standing::Suspended => Err(refuse::unavailable(
+            "this controller's lease is gone: it cannot reach its store and decides nothing",
+        )),
     }
 }
 
@@ -88,7 +99,7 @@ impl AgentService for Service {
         let (outbound, messages) = mpsc::channel(SESSION_QUEUE);
         let stream = AgentStream {
             shared: self.shared.clone(),
-            matching: self.matching.clone(),
+            peers: self.peers.clone(),
             number: self.sessions.fetch_add(1, Ordering::Relaxed),
             stop: self.stop.child_token(),
             inbound: request.into_inner(),
@@ -108,7 +119,7 @@ impl AgentService for Service {
 
 struct AgentStream {
     shared: Arc<Shared>,
-    matching: matching::Handle,
+    peers: Arc<Peers>,
     number: u64,
     stop: CancellationToken,
     inbound: Streaming<pb::AgentMessage>,
@@ -144,6 +155,7 @@ impl AgentStream {
             return Err(refuse::invalid("hello", "the first message of a stream is Hello"));
         };
         let greeting = hello::parse(hello)?;
+        check_standing(self.shared.standing(), greeting.last_resort)?;
         let mut answered = 0;
         self.probe().await?;
         while answered < FIRST_PROBES {
@@ -167,15 +179,16 @@ impl AgentStream {
 
     /// Says Welcome, then becomes the host's session, which sends the snapshot.
     async fn attach(&mut self, registered: &Registered) {
+        let keep_window = wire::keep_window(&self.shared.state().fleet);
         let welcome = pb::Welcome {
-            controller: self.shared.id.clone(),
+            controller: self.shared.name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            keep_window_ms: u32::try_from(convert::millis(KEEP_WINDOW)).unwrap_or(u32::MAX),
+            keep_window_ms: u32::try_from(convert::millis(keep_window)).unwrap_or(u32::MAX),
             reassert_ms: u32::try_from(convert::millis(REASSERT_EVERY)).unwrap_or(u32::MAX),
         };
         // A closed queue shows when the stream is read next.
         let _gone = self.outbound.send(tell(Tell::Welcome(welcome))).await;
-        let at = now();
+        let at = self.shared.now();
         let mut session = Session::new(self.number, at, self.outbound.clone(), self.stop.clone());
         session.info.offset = self.clock.offset(at);
         let mut guard = self.shared.state();
@@ -204,7 +217,7 @@ impl AgentStream {
                 _ = reassert.tick() => {
                     let mut guard = self.shared.state();
                     let State { fleet, sessions, .. } = &mut *guard;
-                    sessions.reassert(&registered.host, self.number, fleet, &self.shared.wide, now());
+                    sessions.reassert(&registered.host, self.number, fleet, &self.shared.wide, self.shared.now());
                 }
                 said = self.inbound.message() => {
                     let Some(message) = said? else { return Ok(()) };
@@ -222,7 +235,7 @@ impl AgentStream {
             Said::Observations(batch) => self.observe(registered, batch).await,
             Said::ProbeReply(reply) => {
                 self.measure(&reply);
-                let (at, offset) = (now(), self.clock.offset(now()));
+                let (at, offset) = (self.shared.now(), self.clock.offset(self.shared.now()));
                 if let Some(session) = self.shared.state().sessions.current(&registered.host, self.number) {
                     session.info.offset = offset;
                     session.info.last_seen = at;
@@ -244,10 +257,11 @@ impl AgentStream {
             let reason = format!("a batch has at most {} observations", limits::OBSERVATIONS_MAX);
             return Err(refuse::invalid("observations.observations", reason));
         }
-        let at = now();
+        let at = self.shared.now();
         let Some(offset) = self.clock.offset(at) else {
             return Err(Status::failed_precondition("the clock is not measured yet"));
         };
+        let uncertainty = offset.uncertainty + self.shared.now_uncertainty();
         let mut observations = Vec::with_capacity(batch.observations.len());
         for observation in batch.observations {
             let seen = fleetknock_proto::Seen::try_from(observation)?;
@@ -256,7 +270,7 @@ impl AgentStream {
                 source: seen.source,
                 port: seen.port,
                 time: offset.correct(seen.time),
-                uncertainty: offset.uncertainty,
+                uncertainty,
                 fingerprint: seen.fingerprint,
             });
         }
@@ -265,10 +279,8 @@ impl AgentStream {
             session.info.last_seen = at;
         }
         let last = observations.last().map(|observation| observation.id.counter);
-        self.matching
-            .observe(observations)
-            .await
-            .map_err(|stopped| Status::unavailable(stopped.to_string()))?;
+        let reported = Reported { host: registered.host.clone(), boot: registered.boot_id, observations };
+        self.peers.observe(reported, 0).await.map_err(|stopped| Status::unavailable(stopped.to_string()))?;
         if let Some(counter) = last {
             // Losing an acknowledgement only makes the agent keep more.
             let _full = self.outbound.try_send(tell(Tell::Acknowledge(pb::Acknowledge { counter })));
@@ -277,7 +289,7 @@ impl AgentStream {
     }
 
     fn results(&self, registered: &Registered, batch: pb::ResultBatch) {
-        let at = now();
+        let at = self.shared.now();
         for result in batch.results.into_iter().take(limits::OPENINGS_MAX) {
             let state = match result.state() {
                 pb::HostOpeningState::Applied => OnHost::Applied,
@@ -321,7 +333,7 @@ impl AgentStream {
             let Some(session) = state.sessions.current(&registered.host, self.number) else {
                 return Ok(());
             };
-            session.info.last_seen = now();
+            session.info.last_seen = self.shared.now();
             let news = report.repairs > session.info.report.repairs;
             let repaired = news.then(|| report.last_repair.clone());
             session.info.report = report;
@@ -337,7 +349,7 @@ impl AgentStream {
     fn say(&self, registered: &Registered, kind: pb::EventKind, message: String) {
         self.shared.say(pb::Event {
             kind: kind.into(),
-            time_ms: now().as_millis(),
+            time_ms: self.shared.now().as_millis(),
             host: registered.host.to_string(),
             message,
             ..pb::Event::default()
@@ -350,12 +362,12 @@ impl AgentStream {
     }
 
     async fn probe(&self) -> Result<(), Status> {
-        let sent_us = now().as_micros();
+        let sent_us = self.shared.now().as_micros();
         self.tell(Tell::Probe(pb::Probe { id: sent_us, sent_us })).await
     }
 
     async fn reply(&self, probe: &pb::Probe) -> Result<(), Status> {
-        let at = now().as_micros();
+        let at = self.shared.now().as_micros();
         let reply =
             pb::ProbeReply { id: probe.id, probe_sent_us: probe.sent_us, received_us: at, sent_us: at };
         self.tell(Tell::ProbeReply(reply)).await
@@ -370,7 +382,7 @@ impl AgentStream {
             sent: reply.probe_sent_us,
             heard: reply.received_us,
             answered: reply.sent_us,
-            received: now().as_micros(),
+            received: self.shared.now().as_micros(),
         });
     }
 }

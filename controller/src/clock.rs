@@ -4,6 +4,8 @@
 //! heard it, when the agent answered, when the controller heard the answer. The true offset lies within half of the
 //! time spent on the way, whichever way was slower.
 
+pub mod fleet;
+
 use std::{collections::VecDeque, time::Duration};
 
 use fleetknock_core::time::Timestamp;

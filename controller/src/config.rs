@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use fleetknock_core::{
+    host::HostName,
     matcher::{self, Limits, MissPolicy},
     network,
     port::PortRange,
@@ -11,14 +12,15 @@ use fleetknock_core::{
 use fleetknock_runtime::{config::listen_address, log::Format};
 use ipnet::IpNet;
 
-use crate::store::StoreSpec;
+use crate::{membership, store::StoreSpec};
 
 const EXAMPLES: &str = "\
 Examples:
   fleetknock-controller --store embedded:/var/lib/fleetknock --insecure
       one controller that keeps its state in a directory, for a lab
-  fleetknock-controller --store etcd:http://10.0.0.1:2379,http://10.0.0.2:2379 --listen 0.0.0.0:7600 --insecure
-      one of several controllers that share an etcd
+  fleetknock-controller --store etcd:http://10.0.0.1:2379,http://10.0.0.2:2379 --listen 0.0.0.0:7600 \
+      --name ctl-1 --advertise http://10.0.1.1:7600 --insecure
+      one of several controllers that share an etcd; each has its own name and address
   fleetknock-controller --config /etc/fleetknock/controller.yaml --check-config
       whether the settings are valid
 
@@ -38,7 +40,19 @@ pub struct Settings {
 
     /// The fleet's name in a shared store
     #[arg(long, value_name = "NAME", default_value = "default")]
-    pub fleet: fleetknock_core::host::HostName,
+    pub fleet: HostName,
+
+    /// This controller's name, unique in the fleet; the machine's host name unless given
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<HostName>,
+
+    /// Where the other controllers reach this one; http://LISTEN unless given
+    #[arg(long, value_name = "URL", value_parser = url)]
+    pub advertise: Option<String>,
+
+    /// How long the others wait before they take over from this one when it is gone without a word
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub lease: Duration,
 
     /// Where to serve /live, /ready and /metrics over HTTP; not at all unless given
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
@@ -127,7 +141,41 @@ impl Settings {
         if self.ban_for < Duration::from_secs(1) || self.ban_for > Duration::from_secs(7 * 24 * 3600) {
             return Err(usage(format!("--ban-for must be from 1s to 7days, not {:?}", self.ban_for)));
         }
+        let leases = membership::LEASE_MIN..=membership::LEASE_MAX;
+        if !leases.contains(&self.lease) {
+            return Err(usage(format!(
+                "--lease must be from {:?} to {:?}, not {:?}",
+                membership::LEASE_MIN,
+                membership::LEASE_MAX,
+                self.lease
+            )));
+        }
+        if self.advertise.is_none()
+            && self.listen.ip().is_unspecified()
+            && matches!(self.store, StoreSpec::Etcd(_))
+        {
+            return Err(usage(format!(
+                "--advertise is missing: the other controllers cannot reach this one at --listen {}; give a URL that \
+                 they can, such as --advertise http://10.0.0.1:{}",
+                self.listen,
+                self.listen.port()
+            )));
+        }
         fleetknock_runtime::log::check(&self.log).map_err(|error| usage(format!("--log: {error}")))
+    }
+
+    /// The name that is given, or the machine's; a random one when that is no name.
+    pub fn name(&self) -> HostName {
+        let machine = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+        let machine = || machine()?.trim().to_ascii_lowercase().parse().ok();
+        let random = || format!("controller-{:08x}", rand::random::<u32>()).parse().ok();
+        // The random one is a name by its form, so that the last resort never is.
+        self.name.clone().or_else(machine).or_else(random).unwrap_or_else(|| self.fleet.clone())
+    }
+
+    /// Where the other controllers reach this one.
+    pub fn address(&self) -> String {
+        self.advertise.clone().unwrap_or_else(|| format!("http://{}", self.listen))
     }
 
     /// The store, with the fleet's place in it.
@@ -150,6 +198,15 @@ impl Settings {
             ..matcher::Config::default()
         }
     }
+}
+
+fn url(text: &str) -> Result<String, String> {
+    let wrong = || "write it like http://10.0.0.1:7600, without a path".to_owned();
+    let uri: tonic::transport::Uri = text.parse().map_err(|_| wrong())?;
+    let plain = uri.path_and_query().is_none_or(|path| path == "/");
+    let whole = matches!(uri.scheme_str(), Some("http" | "https")) && uri.port_u16().is_some() && plain;
+    let named = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    if whole && named { Ok(text.trim_end_matches('/').to_owned()) } else { Err(wrong()) }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

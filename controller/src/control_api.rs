@@ -11,7 +11,7 @@ use fleetknock_proto::{
 use futures::Stream;
 use tonic::{Request, Response, Status};
 
-use crate::{decide::DecideError, grant::Refusal, matching, shared::Shared, store::StoreError};
+use crate::{decide::DecideError, grant::Refusal, matching, peers::Peers, shared::Shared, store::StoreError};
 
 mod bans;
 mod doors;
@@ -24,12 +24,13 @@ mod page;
 pub struct Service {
     shared: Arc<Shared>,
     matching: matching::Handle,
+    peers: Arc<Peers>,
 }
 
 impl Service {
-    /// Over the shared state and the matching.
-    pub fn new(shared: Arc<Shared>, matching: matching::Handle) -> Self {
-        Self { shared, matching }
+    /// Over the shared state, the matching and the other controllers.
+    pub fn new(shared: Arc<Shared>, matching: matching::Handle, peers: Arc<Peers>) -> Self {
+        Self { shared, matching, peers }
     }
 }
 
@@ -149,7 +150,7 @@ impl ControlService for Service {
         &self,
         request: Request<pb::WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        events::watch(&self.shared, request.into_inner()).map(Response::new)
+        events::watch(self.shared.clone(), request.into_inner()).map(Response::new)
     }
 }
 
@@ -188,6 +189,7 @@ fn decided<T>(result: Result<T, DecideError>) -> Result<T, Status> {
             refuse::precondition("door", door.as_str(), refusal.to_string())
         }
         DecideError::Refused(refusal) => Status::internal(refusal.to_string()),
+        DecideError::Suspended => refuse::unavailable(error.to_string()),
         DecideError::Store(error) => store_error(&error),
         DecideError::Full { .. } => Status::resource_exhausted(error.to_string()),
     })

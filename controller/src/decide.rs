@@ -8,8 +8,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
     grant::{self, BANS_MAX, Knocked, Refusal, Request},
+    metrics::RefusedLabels,
     record::{BanRecord, By, Key, OpeningRecord, Withdrawn},
-    shared::{Shared, now},
+    shared::Shared,
     store::{CHANGES_MAX, Change, Revision, StoreError, Transaction},
 };
 
@@ -57,6 +58,12 @@ pub enum DecideError {
     /// The store could not.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// This controller must not decide now.
+    #[error(
+        "this controller's lease is gone, because it cannot reach its store or is leaving; it decides nothing until it \
+         holds one again"
+    )]
+    Suspended,
     /// As many records of a kind as are allowed.
     #[error("there are {limit} {what} already, the limit; remove some first")]
     Full {
@@ -97,11 +104,11 @@ async fn carry_out(shared: &Shared, decision: Decision) {
                 if matches!(error, DecideError::Refused(Refusal::Known)) {
                     return;
                 }
-                shared.metrics.refused.inc();
+                refused(shared, &error);
                 tracing::warn!(door = %request.door, %error, "a complete knock opened nothing");
                 shared.say(pb::Event {
                     kind: pb::EventKind::Warning.into(),
-                    time_ms: now().as_millis(),
+                    time_ms: shared.now().as_millis(),
                     door: request.door.to_string(),
                     source: source.to_string(),
                     message: format!("a complete knock opened nothing: {error}"),
@@ -115,11 +122,11 @@ async fn carry_out(shared: &Shared, decision: Decision) {
                 Ok(_) => {}
                 // A flood of forged misses fills the bans; its sources would fill the log as well.
                 Err(error @ DecideError::Full { .. }) => {
-                    shared.metrics.refused.inc();
+                    refused(shared, &error);
                     tracing::debug!(%error, "a source is not banned");
                 }
                 Err(error) => {
-                    shared.metrics.refused.inc();
+                    refused(shared, &error);
                     tracing::warn!(%error, "a ban could not be written");
                 }
             }
@@ -127,14 +134,30 @@ async fn carry_out(shared: &Shared, decision: Decision) {
     }
 }
 
-/// Opens a door for a source, or refreshes what is open.
+fn refused(shared: &Shared, error: &DecideError) {
+    let reason = match error {
+        DecideError::Full { .. } => "full",
+        DecideError::Refused(Refusal::Banned { .. }) => "banned",
+        DecideError::Refused(Refusal::Late { .. }) => "late",
+        DecideError::Refused(Refusal::NoDoor(_)) => "no_door",
+        DecideError::Refused(_) => "record",
+        DecideError::Store(_) => "store",
+        DecideError::Suspended => "suspended",
+    };
+    shared.metrics.refused.get_or_create(&RefusedLabels { reason }).inc();
+}
+
+/// Opens a door for a source, or refreshes what is open. A knock is answered only while this controller's lease holds.
 ///
 /// # Errors
 /// When the door is gone, the source is banned, or the store cannot.
 pub async fn open(shared: &Shared, request: &Request) -> Result<(OpeningRecord, Revision), DecideError> {
     let fresh_id = format!("{:016x}", rand::random::<u64>());
     let (opening, revision) = contend(shared, |at| {
-        let granted = grant::grant(&shared.state().fleet, request, &fresh_id, at)?;
+        let mut granted = grant::grant(&shared.state().fleet, request, &fresh_id, at)?;
+        if request.by == By::Knock {
+            granted.transaction.expect.push(shared.fence().ok_or(DecideError::Suspended)?);
+        }
         Ok((granted.opening, granted.transaction))
     })
     .await?;
@@ -166,11 +189,15 @@ pub async fn ban(
             reason: reason.to_owned(),
             by: by.clone(),
         };
-        Ok((record.clone(), grant::ban(&state.fleet, &record)?))
+        let mut transaction = grant::ban(&state.fleet, &record)?;
+        if by == By::Policy {
+            transaction.expect.push(shared.fence().ok_or(DecideError::Suspended)?);
+        }
+        Ok((record.clone(), transaction))
     })
     .await?;
     shared.metrics.bans.inc();
-    let how = Withdrawn { at: now(), reason: format!("banned: {reason}"), kill_connections: false };
+    let how = Withdrawn { at: shared.now(), reason: format!("banned: {reason}"), kill_connections: false };
     close(shared, |opening| opening.source == source, &how).await?;
     Ok((record, revision))
 }
@@ -233,7 +260,7 @@ pub async fn contend<T>(
     let mut tries = 0;
     loop {
         let from = shared.state().fleet.revision();
-        let (value, transaction) = decide(now())?;
+        let (value, transaction) = decide(shared.now())?;
         if transaction.changes.is_empty() {
             return Ok((value, from));
         }

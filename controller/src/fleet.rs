@@ -4,7 +4,10 @@
 //! [`Fleet::apply`], which says what it meant ([`Effect`]); what a host should hold is asked of [`Fleet::guarded`] and
 //! [`Fleet::openings_on`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use fleetknock_core::{
     door::{Door, DoorName, Knock},
@@ -16,7 +19,7 @@ use fleetknock_core::{
 use ipnet::IpNet;
 
 use crate::{
-    record::{BanRecord, DoorRecord, HostRecord, Key, OpeningRecord, RecordError, decode},
+    record::{BanRecord, DoorRecord, HostRecord, Key, MemberRecord, OpeningRecord, RecordError, decode},
     store::{Change, Changes, Entry, Listing, Revision},
 };
 
@@ -35,9 +38,11 @@ pub struct Fleet {
     doors: BTreeMap<DoorName, Held<DoorRecord>>,
     hosts: BTreeMap<HostName, Held<HostRecord>>,
     host_ids: BTreeMap<HostName, HostId>,
+    host_names: Vec<HostName>,
     openings: BTreeMap<(DoorName, Source), Held<OpeningRecord>>,
     openings_by_id: HashMap<String, (DoorName, Source)>,
     bans: BTreeMap<Source, Held<BanRecord>>,
+    members: BTreeMap<HostName, Held<MemberRecord>>,
     revision: Revision,
 }
 
@@ -58,6 +63,10 @@ pub enum Effect {
     DoorDeleted(DoorName),
     /// A host was added, changed or removed.
     HostChanged(HostName),
+    /// A controller joined, or joined anew.
+    MemberJoined(HostName),
+    /// A controller left, or its lease ended.
+    MemberLeft(HostName),
     /// An opening was granted, refreshed or withdrawn.
     Opening {
         /// What it was, if it was.
@@ -86,6 +95,7 @@ impl Fleet {
         self.openings.clear();
         self.openings_by_id.clear();
         self.bans.clear();
+        self.members.clear();
         let mut broken = Vec::new();
         for Entry { key, value, revision } in listing.entries {
             if let Effect::Broken(error) = self.put(&key, &value, revision) {
@@ -115,13 +125,20 @@ impl Fleet {
                 self.bans.insert(*source, Held { record: record.clone(), revision });
                 Effect::Banned(record)
             }),
+            Key::Controller(name) => decode::<MemberRecord>(&key, value).map(|record| {
+                self.members.insert(name.clone(), Held { record, revision });
+                Effect::MemberJoined(name.clone())
+            }),
             Key::Door(name) => decode::<DoorRecord>(&key, value).map(|record| {
                 self.doors.insert(name.clone(), Held { record, revision });
                 Effect::DoorApplied(name.clone())
             }),
             Key::Host(name) => decode::<HostRecord>(&key, value).map(|record| {
-                let next = HostId(u32::try_from(self.host_ids.len()).unwrap_or(u32::MAX));
-                self.host_ids.entry(name.clone()).or_insert(next);
+                if !self.host_ids.contains_key(name) {
+                    let next = HostId(u32::try_from(self.host_names.len()).unwrap_or(u32::MAX));
+                    self.host_ids.insert(name.clone(), next);
+                    self.host_names.push(name.clone());
+                }
                 self.hosts.insert(name.clone(), Held { record, revision });
                 Effect::HostChanged(name.clone())
             }),
@@ -142,6 +159,7 @@ impl Fleet {
         match key.parse::<Key>() {
             Err(error) => Some(Effect::Broken(error)),
             Ok(Key::Ban(source)) => self.bans.remove(&source).map(|_| Effect::Unbanned(source)),
+            Ok(Key::Controller(name)) => self.members.remove(&name).map(|_| Effect::MemberLeft(name)),
             Ok(Key::Door(name)) => self.doors.remove(&name).map(|_| Effect::DoorDeleted(name)),
             Ok(Key::Host(name)) => self.hosts.remove(&name).map(|_| Effect::HostChanged(name)),
             Ok(Key::Opening(door, source)) => self.openings.remove(&(door, source)).map(|held| {
@@ -160,6 +178,7 @@ impl Fleet {
     pub fn revision_of(&self, key: &Key) -> Option<Revision> {
         match key {
             Key::Ban(source) => self.bans.get(source).map(|held| held.revision),
+            Key::Controller(name) => self.members.get(name).map(|held| held.revision),
             Key::Door(name) => self.doors.get(name).map(|held| held.revision),
             Key::Host(name) => self.hosts.get(name).map(|held| held.revision),
             Key::Opening(door, source) => {
@@ -204,6 +223,11 @@ impl Fleet {
         &self.bans
     }
 
+    /// The controllers whose leases hold, by name; the revision of each is its epoch.
+    pub fn members(&self) -> &BTreeMap<HostName, Held<MemberRecord>> {
+        &self.members
+    }
+
     /// The number that stands for a host while this controller runs.
     pub fn host_id(&self, name: &HostName) -> Option<HostId> {
         self.host_ids.get(name).copied()
@@ -211,7 +235,7 @@ impl Fleet {
 
     /// The host of a number.
     pub fn host_name(&self, id: HostId) -> Option<&HostName> {
-        self.host_ids.iter().find_map(|(name, of)| (*of == id).then_some(name))
+        self.host_names.get(usize::try_from(id.0).ok()?)
     }
 
     /// The ban of a source that holds at that time.
@@ -267,6 +291,15 @@ impl Fleet {
             let Knock::Sequence(sequence) = held.record.door.knock();
             sequence.steps.iter().any(|step| step.port.protocol() == Protocol::Icmp)
         })
+    }
+
+    /// The longest time that a knock of any door may take.
+    pub fn longest_knock(&self) -> Duration {
+        let within = |door: &Door| {
+            let Knock::Sequence(sequence) = door.knock();
+            sequence.within
+        };
+        self.doors.values().map(|held| within(&held.record.door)).max().unwrap_or(Duration::ZERO)
     }
 
     /// Networks that are never banned: what the hosts' agents said.

@@ -31,6 +31,10 @@ pub const BANS_MAX: usize = 10_000;
 /// what the uncertainties of different hosts differ. Nobody knocks a whole sequence again so soon.
 const SAME_KNOCK: Duration = Duration::from_millis(20);
 
+/// A complete knock is answered within this time of its last packet, or not at all: whoever knocked has gone, or knocks
+/// again. It leaves time for a lease to end and another controller to take over.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+
 /// When a knock was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Knocked {
@@ -96,6 +100,14 @@ pub enum Refusal {
     /// The opening has answered this very knock already, or was taken back after it.
     #[error("this knock has been answered already")]
     Known,
+    /// The knock was complete too long ago.
+    #[error(
+        "the knock was complete {late_by:?} before it could be answered, longer than {ANSWER_WITHIN:?}; knock again"
+    )]
+    Late {
+        /// How long ago.
+        late_by: Duration,
+    },
     /// There is no such door (any more).
     #[error("there is no door '{0}'")]
     NoDoor(DoorName),
@@ -126,6 +138,11 @@ pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -
         && is_answered(&held.record, knocked)
     {
         return Err(Refusal::Known);
+    }
+    if let Some(knocked) = request.knocked
+        && now > knocked.at + ANSWER_WITHIN
+    {
+        return Err(Refusal::Late { late_by: now.since(knocked.at) });
     }
     let active = held.map(|held| &held.record).filter(|opening| opening.is_active(now));
     let opening = OpeningRecord {

@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::{
     fleet::{Effect, Fleet},
     grant,
-    shared::{Shared, State, now},
+    shared::{Shared, State},
     store::{CHANGES_MAX, Changes, Store, StoreError, Watch},
     wire::opening_event,
 };
@@ -29,7 +29,7 @@ const CLEAR_MAX: usize = CHANGES_MAX / 2;
 pub async fn run(shared: Arc<Shared>, mut watch: Watch) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last_tick = now();
+    let mut last_tick = shared.now();
     loop {
         tokio::select! {
             biased;
@@ -39,7 +39,7 @@ pub async fn run(shared: Arc<Shared>, mut watch: Watch) {
                 None => watch = resync(&shared, "its watch ended").await,
             },
             _ = ticks.tick() => {
-                let at = now();
+                let at = shared.now();
                 say_ended(&shared, last_tick, at);
                 clear_away(&shared, at).await;
                 last_tick = at;
@@ -59,7 +59,7 @@ pub async fn read_all(store: &dyn Store) -> Result<(crate::store::Listing, Watch
 }
 
 fn take_in(shared: &Shared, changes: Changes) {
-    let now = now();
+    let now = shared.now();
     let revision = changes.revision;
     let mut guard = shared.state();
     let State { fleet, sessions, statuses, .. } = &mut *guard;
@@ -74,13 +74,20 @@ fn take_in(shared: &Shared, changes: Changes) {
             _ => {}
         }
     }
-    let rules =
-        effects.iter().any(|effect| !matches!(effect, Effect::Opening { .. } | Effect::OpeningForgotten(_)));
+    let members =
+        effects.iter().any(|effect| matches!(effect, Effect::MemberJoined(_) | Effect::MemberLeft(_)));
+    let rules = effects.iter().any(|effect| {
+        use Effect::{MemberJoined, MemberLeft, Opening, OpeningForgotten};
+        !matches!(effect, Opening { .. } | OpeningForgotten(_) | MemberJoined(_) | MemberLeft(_))
+    });
     drop(guard);
 
     shared.advance(revision);
     if rules {
         shared.rules_changed();
+    }
+    if members {
+        shared.members_changed();
     }
     for effect in effects {
         say(shared, &effect, now);
@@ -107,10 +114,11 @@ async fn resync(shared: &Shared, why: &str) -> Watch {
     let mut guard = shared.state();
     let State { fleet, sessions, .. } = &mut *guard;
     let broken = fleet.replace(listing);
-    sessions.reassert_all(fleet, &shared.wide, now());
+    sessions.reassert_all(fleet, &shared.wide, shared.now());
     drop(guard);
     shared.advance(revision);
     shared.rules_changed();
+    shared.members_changed();
     for error in broken {
         tracing::warn!("{error}");
     }
@@ -166,6 +174,13 @@ fn say(shared: &Shared, effect: &Effect, now: Timestamp) {
             };
             opening_event(kind, after, None, now, message)
         }
+        Effect::MemberJoined(name) => {
+            plain(pb::EventKind::ControllerJoined, format!("controller {name} has joined"))
+        }
+        Effect::MemberLeft(name) => plain(
+            pb::EventKind::ControllerLeft,
+            format!("controller {name} has left, or its lease has ended"),
+        ),
         Effect::Unbanned(source) => pb::Event {
             source: source.to_string(),
             ..plain(pb::EventKind::SourceUnbanned, "no longer banned".to_owned())
@@ -179,7 +194,7 @@ fn say(shared: &Shared, effect: &Effect, now: Timestamp) {
         "{}",
         event.message
     );
-    shared.say(event);
+    shared.say_of_store(event);
 }
 
 fn say_ended(shared: &Shared, after: Timestamp, until: Timestamp) {
@@ -189,18 +204,27 @@ fn say_ended(shared: &Shared, after: Timestamp, until: Timestamp) {
     let ended: Vec<_> = ended.cloned().collect();
     let active = state.fleet.openings().values().filter(|held| held.record.is_active(until)).count();
     shared.metrics.openings_active.set(i64::try_from(active).unwrap_or(i64::MAX));
-    shared.metrics.agents.set(i64::try_from(state.sessions.len()).unwrap_or(i64::MAX));
+    let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    shared.metrics.agents.set(gauge(state.sessions.len()));
+    shared.metrics.members.set(gauge(state.fleet.members().len()));
+    shared.metrics.lease_held.set(i64::from(shared.fence().is_some()));
     drop(state);
     for opening in ended {
         let message = "its time was up; the kernel closed it".to_owned();
-        shared.say(opening_event(pb::EventKind::OpeningExpired, &opening, None, until, message));
+        shared.say_of_store(opening_event(pb::EventKind::OpeningExpired, &opening, None, until, message));
     }
 }
 
-/// One small transaction per tick at the most. Several controllers may try the same: the first wins, the others lose
-/// nothing.
+/// One small transaction per tick at the most, by the longest-serving member. Should two think that they are, the first
+/// wins, the other loses nothing.
 async fn clear_away(shared: &Shared, at: Timestamp) {
-    let Some(transaction) = grant::clear(&shared.state().fleet, at, CLEAR_MAX) else {
+    let transaction = {
+        let state = shared.state();
+        let eldest = state.fleet.members().iter().min_by_key(|(_, held)| held.revision);
+        let ours = eldest.is_some_and(|(name, _)| *name == shared.name);
+        ours.then(|| grant::clear(&state.fleet, at, CLEAR_MAX)).flatten()
+    };
+    let Some(transaction) = transaction else {
         return;
     };
     match shared.store.commit(transaction).await {

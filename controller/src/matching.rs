@@ -29,8 +29,8 @@ use tokio::{
 use crate::{
     decide::Decision,
     grant::Knocked,
-    metrics::VerdictLabels,
-    shared::{Shared, now},
+    metrics::{RefusedLabels, VerdictLabels},
+    shared::Shared,
 };
 
 /// Batches that wait, each of at most 4,096 observations. When it is full the agents' streams are not read until there
@@ -149,7 +149,7 @@ impl Service {
                     None => return,
                 },
                 _ = sweeps.tick() => {
-                    self.matcher.sweep(now(), SWEEP_MAX);
+                    self.matcher.sweep(self.shared.now(), SWEEP_MAX);
                     let sources = self.matcher.stats().sources;
                     self.shared.metrics.sources.set(sources.into());
                 }
@@ -181,7 +181,7 @@ impl Service {
     }
 
     fn judge(&mut self, batch: &[Observation]) {
-        let now = now();
+        let now = self.shared.now();
         let mut found = Vec::new();
         let mut refused = 0;
         let mut counts: HashMap<&'static str, u64> = HashMap::new();
@@ -205,7 +205,8 @@ impl Service {
             }
         }
         if refused > 0 {
-            self.shared.metrics.refused.inc_by(refused);
+            let queue = RefusedLabels { reason: "queue" };
+            self.shared.metrics.refused.get_or_create(&queue).inc_by(refused);
             tracing::warn!(refused, "the store is too far behind: decisions were refused");
         }
         for (verdict, count) in counts {
@@ -271,8 +272,8 @@ impl Service {
                 && filter.source.is_none_or(|source| attempt.source == source)
         };
         let found: Box<dyn Iterator<Item = Attempt>> = match filter.source {
-            Some(source) => Box::new(self.matcher.attempts_of(source, now()).into_iter()),
-            None => Box::new(self.matcher.attempts(now())),
+            Some(source) => Box::new(self.matcher.attempts_of(source, self.shared.now()).into_iter()),
+            None => Box::new(self.matcher.attempts(self.shared.now())),
         };
         let mut attempts: Vec<_> = found.filter(chosen).take(ATTEMPTS_MAX).collect();
         attempts.sort_by(|a, b| (&a.door, a.source).cmp(&(&b.door, b.source)));

@@ -13,6 +13,13 @@ pub struct VerdictLabels {
     pub verdict: &'static str,
 }
 
+/// Why something was not carried out; a small fixed set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusedLabels {
+    /// `banned`, `full`, `late`, `no_door`, `queue`, `record`, `store`, `suspended`.
+    pub reason: &'static str,
+}
+
 /// The controller's instruments. Cloning shares them.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -20,8 +27,18 @@ pub struct Metrics {
     pub knocks: Family<VerdictLabels, Counter>,
     /// Openings granted or refreshed.
     pub openings: Counter,
-    /// Decisions that could not be carried out.
-    pub refused: Counter,
+    /// Decisions that could not be carried out, by reason.
+    pub refused: Family<RefusedLabels, Counter>,
+    /// Knocks forwarded to the peers that follow their sources.
+    pub forwarded: Counter,
+    /// Knocks that could not be forwarded.
+    pub forward_dropped: Counter,
+    /// Times the agents were asked for their windows.
+    pub resends: Counter,
+    /// 1 while the lease holds.
+    pub lease_held: Gauge,
+    /// Controllers whose leases hold.
+    pub members: Gauge,
     /// Openings active now.
     pub openings_active: Gauge,
     /// Bans written.
@@ -42,7 +59,15 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("fleetknock_controller");
         registry.register("knocks", "Knocks judged, by verdict", self.knocks.clone());
         registry.register("openings", "Openings granted or refreshed", self.openings.clone());
-        registry.register("refused", "Decisions that could not be carried out", self.refused.clone());
+        let refused = "Decisions that could not be carried out, by reason";
+        registry.register("refused", refused, self.refused.clone());
+        let forwarded = "Knocks forwarded to the controllers that follow their sources";
+        registry.register("knocks_forwarded", forwarded, self.forwarded.clone());
+        let dropped = "Knocks that could not be forwarded; agents send them again when they can";
+        registry.register("knocks_forward_dropped", dropped, self.forward_dropped.clone());
+        registry.register("resends", "Times the agents were asked for their windows", self.resends.clone());
+        registry.register("lease_held", "1 while this controller's lease holds", self.lease_held.clone());
+        registry.register("members", "Controllers whose leases hold", self.members.clone());
         registry.register("openings_active", "Openings active now", self.openings_active.clone());
         registry.register("bans", "Bans written", self.bans.clone());
         registry.register("agents_connected", "Agents connected now", self.agents.clone());

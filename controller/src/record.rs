@@ -1,4 +1,4 @@
-//! What the store holds: one JSON document per door, host, opening and ban, and the keys under which they lie.
+//! What the store holds: one JSON document per door, host, opening, ban and controller, and the keys under which they lie.
 //!
 //! The store's contents are hostile until parsed: another version, another program or a hand may have written them.
 
@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
 use bytes::Bytes;
 use fleetknock_core::{
     door::{Door, DoorName},
-    host::{HostName, Labels},
+    host::{HostName, Labels, NameError},
     port::Port,
     source::Source,
     time::Timestamp,
@@ -15,17 +15,20 @@ use fleetknock_core::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// Everything of a fleet lies under these four.
+/// Everything of a fleet lies under these five.
 const DOORS: &str = "doors/";
 const HOSTS: &str = "hosts/";
 const OPENINGS: &str = "openings/";
 const BANS: &str = "bans/";
+const CONTROLLERS: &str = "controllers/";
 
 /// Where a record lies. One opening per door and source, one ban per source: the key makes them idempotent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// A ban.
     Ban(Source),
+    /// A controller whose lease holds.
+    Controller(HostName),
     /// A door.
     Door(DoorName),
     /// A host.
@@ -38,6 +41,7 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ban(source) => write!(f, "{BANS}{source}"),
+            Self::Controller(name) => write!(f, "{CONTROLLERS}{name}"),
             Self::Door(name) => write!(f, "{DOORS}{name}"),
             Self::Host(name) => write!(f, "{HOSTS}{name}"),
             Self::Opening(door, source) => write!(f, "{OPENINGS}{door}/{source}"),
@@ -56,11 +60,14 @@ impl FromStr for Key {
         if let Some(name) = key.strip_prefix(HOSTS) {
             return name.parse().map(Self::Host).map_err(|e| unknown(e.to_string()));
         }
+        if let Some(name) = key.strip_prefix(CONTROLLERS) {
+            return name.parse().map(Self::Controller).map_err(|e: NameError| unknown(e.to_string()));
+        }
         if let Some(source) = key.strip_prefix(BANS) {
             return source.parse().map(Self::Ban).map_err(|e| unknown(e.to_string()));
         }
         if let Some((door, source)) = key.strip_prefix(OPENINGS).and_then(|rest| rest.split_once('/')) {
-            let door = door.parse().map_err(|e: fleetknock_core::host::NameError| unknown(e.to_string()))?;
+            let door = door.parse().map_err(|e: NameError| unknown(e.to_string()))?;
             let source =
                 source.parse().map_err(|e: fleetknock_core::source::SourceError| unknown(e.to_string()))?;
             return Ok(Self::Opening(door, source));
@@ -97,6 +104,19 @@ pub struct HostRecord {
     pub firewall: String,
     /// When it first reported.
     pub created: Timestamp,
+}
+
+/// A controller that takes part: its key is bound to its lease, and the key's revision is its *epoch*.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    /// Its name.
+    pub name: HostName,
+    /// Where the other controllers reach it, a URL.
+    pub address: String,
+    /// Its version.
+    pub version: String,
+    /// When its process started, by its own clock.
+    pub started: Timestamp,
 }
 
 /// Who asked for an opening or a ban.

@@ -1,31 +1,40 @@
-//! Puts the parts together and runs them: store, copy, matching, decisions, gRPC, admin.
+//! Puts the parts together and runs them: store, copy, membership, peers, matching, decisions, gRPC, admin.
 //!
-//! Tasks: `keeper` (vital), `matching` (vital), `decide` (vital), the gRPC server (vital), the admin server; one task
-//! per agent's stream. All end on drain: streams are told to move on, calls under way finish.
+//! Tasks, all vital: `membership`, `keeper`, `peers`, `matching`, `decisions`, the gRPC server; beside them the admin
+//! server, one task per agent's stream, two per peer. When told to stop, the controller first gives up its lease, so
+//! that its sources are the others' at once, then sends its agents there, then ends everything else.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use fleetknock_core::matcher;
 use fleetknock_proto::{
     limits,
     v1::{
         FILE_DESCRIPTOR_SET, agent_service_server::AgentServiceServer,
-        control_service_server::ControlServiceServer,
+        control_service_server::ControlServiceServer, peer_service_server::PeerServiceServer,
     },
 };
 use fleetknock_runtime::{
     admin::{self, Admin},
     drain::{Drain, Signals},
     exit,
-    ready::Readiness,
+    ready::{Latch, Readiness},
 };
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
 
 use crate::{
-    agent_api, config::Settings, control_api, decide, keeper, matching, metrics::Metrics,
-    sessions::FleetWide, shared::Shared, store,
+    agent_api,
+    config::Settings,
+    control_api, decide, keeper, matching, membership,
+    metrics::Metrics,
+    peers::{self, Peers},
+    sessions::FleetWide,
+    shared::{Parts, Shared},
+    store::{self, Watch},
 };
 
 /// HTTP/2 pings find out dead peers between an agent's own signs of life.
@@ -33,6 +42,10 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEPALIVE_MAX: Duration = Duration::from_secs(10);
 /// Calls under way on one connection; the rest wait.
 const CALLS_MAX: u32 = 256;
+/// How long joining waits for another controller's word on the fleet's time.
+const CLOCK_MAX: Duration = Duration::from_secs(2);
+/// How long the agents are kept while the lease is given up.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
 
 /// Runs a controller until it is told to stop.
 ///
@@ -47,6 +60,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let readiness = Readiness::new();
     let (store_latch, served) = (readiness.latch("store read"), readiness.latch("gRPC served"));
+    let joined = readiness.latch("joined the fleet");
     let mut registry = Registry::default();
     let metrics = Metrics::default();
     metrics.register(&mut registry);
@@ -77,80 +91,121 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         "the store was read"
     );
 
-    let shared = Arc::new(Shared::new(
+    let shared = Arc::new(Shared::new(Parts {
         store,
-        format!("{:08x}", rand::random::<u32>()),
-        FleetWide {
+        name: settings.name(),
+        address: settings.address(),
+        fleet_name: settings.fleet.to_string(),
+        wide: FleetWide {
             knock_space: settings.knock_space.clone(),
             management: settings.management.iter().map(ToString::to_string).collect(),
         },
-        settings.management.clone(),
-        settings.ban_for,
+        management: settings.management.clone(),
+        ban_for: settings.ban_for,
         metrics,
         fleet,
-    ));
-    let (decisions, decided) = mpsc::channel(decide::DECISIONS_QUEUE);
-    let (service, handle) = matching::Service::new(shared.clone(), settings.matcher(), decisions);
-    let until = drain.token();
-    drain.spawn_vital("keeper", until_cancelled(until.clone(), keeper::run(shared.clone(), watch)));
-    drain.spawn_vital("decisions", until_cancelled(until.clone(), decide::run(shared.clone(), decided)));
-    drain.spawn_vital("matching", until_cancelled(until, service.run()));
-
+    }));
     tracing::warn!(
         listen = %settings.listen,
         "INSECURE: plain-text gRPC; whoever can reach this address can open every door"
     );
     served.release();
-    drain.spawn_vital("gRPC server", serve_grpc(listener, shared, handle, drain.clone()));
+    start(shared, watch, settings.matcher(), settings.lease, listener, joined, &drain);
     drain.wait(signals, settings.grace).await?;
     Ok(())
 }
 
-async fn serve_grpc(
-    listener: TcpListener,
+/// Starts everything but the store and the admin server. `joined` is released when the lease is held.
+pub fn start(
     shared: Arc<Shared>,
-    matching: matching::Handle,
-    drain: Drain,
-) -> anyhow::Result<()> {
-    let agents = agent_api::Service::new(shared.clone(), matching.clone(), drain.token());
-    let agents = AgentServiceServer::new(agents)
-        .max_decoding_message_size(limits::MESSAGE_MAX)
-        .max_encoding_message_size(limits::MESSAGE_MAX);
-    let control = ControlServiceServer::new(control_api::Service::new(shared.clone(), matching))
-        .max_decoding_message_size(limits::MESSAGE_MAX)
-        .max_encoding_message_size(limits::MESSAGE_MAX);
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<AgentServiceServer<agent_api::Service>>().await;
-    health.set_serving::<ControlServiceServer<control_api::Service>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .context("cannot build the reflection service")?;
+    watch: Watch,
+    matcher: matcher::Config,
+    lease: Duration,
+    listener: TcpListener,
+    joined: Latch,
+    drain: &Drain,
+) {
+    let (decisions, decided) = mpsc::channel(decide::DECISIONS_QUEUE);
+    let (service, matching) = matching::Service::new(shared.clone(), matcher, decisions);
+    let peers = Peers::new(shared.clone(), matching.clone());
+    // Cancelled when this controller has left and its agents are on their way.
+    let over = CancellationToken::new();
+    // Cancelled when the lease has been given up.
+    let left = CancellationToken::new();
 
-    let dismissed = drain.clone();
-    let leave = async move {
-        dismissed.started().await;
-        shared.state().sessions.dismiss("this controller is leaving");
-    };
-    Server::builder()
-        .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
-        .http2_keepalive_timeout(Some(KEEPALIVE_MAX))
-        .max_concurrent_streams(CALLS_MAX)
-        .add_service(agents)
-        .add_service(control)
-        .add_service(health_service)
-        .add_service(reflection)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), leave)
-        .await
-        .context("the gRPC server failed")
+    let until = || over.clone();
+    drain.spawn_vital("keeper", until_cancelled(until(), keeper::run(shared.clone(), watch)));
+    drain.spawn_vital("decisions", until_cancelled(until(), decide::run(shared.clone(), decided)));
+    drain.spawn_vital("matching", until_cancelled(until(), service.run()));
+    drain.spawn_vital("peers", until_cancelled(until(), peers.clone().run()));
+    let (member, others, leaving) = (shared.clone(), peers.clone(), drain.token());
+    let said_when_left = left.clone().drop_guard();
+    drain.spawn_vital("membership", async move {
+        let _left = said_when_left;
+        others.clock_measured(CLOCK_MAX).await;
+        membership::run(member, lease, joined, leaving).await;
+        Ok(())
+    });
+    let server = Grpc { shared, matching, peers, left, over };
+    drain.spawn_vital("gRPC server", server.serve(listener, drain.clone()));
 }
 
-async fn until_cancelled(
-    stop: tokio_util::sync::CancellationToken,
-    task: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
+struct Grpc {
+    shared: Arc<Shared>,
+    matching: matching::Handle,
+    peers: Arc<Peers>,
+    left: CancellationToken,
+    over: CancellationToken,
+}
+
+impl Grpc {
+    async fn serve(self, listener: TcpListener, drain: Drain) -> anyhow::Result<()> {
+        let Self { shared, matching, peers, left, over } = self;
+        let agents = agent_api::Service::new(shared.clone(), peers.clone(), over.clone());
+        let agents = AgentServiceServer::new(agents)
+            .max_decoding_message_size(limits::MESSAGE_MAX)
+            .max_encoding_message_size(limits::MESSAGE_MAX);
+        let control = control_api::Service::new(shared.clone(), matching.clone(), peers.clone());
+        let control = ControlServiceServer::new(control)
+            .max_decoding_message_size(limits::MESSAGE_MAX)
+            .max_encoding_message_size(limits::MESSAGE_MAX);
+        let peer = peers::service::Service::new(shared.clone(), matching, peers, over.clone());
+        let peer = PeerServiceServer::new(peer)
+            .max_decoding_message_size(limits::MESSAGE_MAX)
+            .max_encoding_message_size(limits::MESSAGE_MAX);
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<AgentServiceServer<agent_api::Service>>().await;
+        health.set_serving::<ControlServiceServer<control_api::Service>>().await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .context("cannot build the reflection service")?;
+
+        let leave = async move {
+            drain.started().await;
+            // The others must know that the sources are theirs before the agents come to them.
+            let _late = timeout(LEAVE_MAX, left.cancelled()).await;
+            shared.state().sessions.dismiss("this controller is leaving");
+            over.cancel();
+        };
+        Server::builder()
+            .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
+            .http2_keepalive_timeout(Some(KEEPALIVE_MAX))
+            .max_concurrent_streams(CALLS_MAX)
+            .add_service(agents)
+            .add_service(control)
+            .add_service(peer)
+            .add_service(health_service)
+            .add_service(reflection)
+            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), leave)
+            .await
+            .context("the gRPC server failed")
+    }
+}
+
+async fn until_cancelled(stop: CancellationToken, task: impl Future<Output = ()>) -> anyhow::Result<()> {
     let _stopped = stop.run_until_cancelled(task).await;
     Ok(())
 }

@@ -159,6 +159,18 @@ impl Sessions {
         }
     }
 
+    /// Asks everybody for the observations that they keep. An agent that does not read is cut off: it comes back, and
+    /// sends them anyway.
+    pub fn resend(&mut self) {
+        let full: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| !session.send(pb::controller_message::Kind::Resend(pb::Resend {})))
+            .map(|(host, _)| host.clone())
+            .collect();
+        self.cut_off(full);
+    }
+
     /// Tells everybody to go elsewhere, as this controller leaves.
     pub fn dismiss(&mut self, reason: &str) {
         for session in self.sessions.values() {
@@ -208,23 +220,30 @@ impl Sessions {
                 }
                 Effect::DoorApplied(_) => guards = Guards::All,
                 Effect::HostChanged(host) => guards.add(host),
-                Effect::Broken(_) | Effect::OpeningForgotten(_) => {}
+                Effect::Broken(_)
+                | Effect::MemberJoined(_)
+                | Effect::MemberLeft(_)
+                | Effect::OpeningForgotten(_) => {}
             }
         }
         for (host, guard) in self.changed_guards(guards, fleet, wide) {
             deltas.entry(host).or_default().guard = Some(guard);
         }
-        let mut full = BTreeSet::new();
+        let mut full = Vec::new();
         for (host, delta) in deltas {
             let Some(session) = self.sessions.get(&host) else {
                 continue;
             };
             let delta = pb::Delta { revision: fleet.revision(), ..delta };
             if !session.send(pb::controller_message::Kind::Delta(delta)) {
-                full.insert(host);
+                full.push(host);
             }
         }
-        for host in full {
+        self.cut_off(full);
+    }
+
+    fn cut_off(&mut self, hosts: Vec<HostName>) {
+        for host in hosts {
             if let Some(session) = self.sessions.remove(&host) {
                 self.cut_off += 1;
                 session.stop.cancel();

@@ -1,22 +1,31 @@
 //! What the parts of one controller share: the store, the fleet's copy with the sessions, and the event stream.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use fleetknock_core::{host::HostName, source::Source, time::Timestamp};
 use fleetknock_proto::v1 as pb;
 use ipnet::IpNet;
-use tokio::sync::{broadcast, watch};
+use tokio::{
+    sync::{broadcast, watch},
+    time::Instant,
+};
 
 use crate::{
+    clock::Offset,
     fleet::Fleet,
+    grant,
     metrics::Metrics,
+    record::Key,
     sessions::{FleetWide, Sessions},
     status::Statuses,
-    store::{Revision, Store},
+    store::{Expect, Revision, Store},
 };
 
 /// Events that a watcher may lag behind before it is told that it missed some.
@@ -25,12 +34,44 @@ const EVENTS_KEPT: usize = 4_096;
 /// How long a call waits for this controller's own copy to catch up with what it wrote.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
-/// Cheap to clone by `Arc`; every part of the controller holds one.
+/// Runs of one host's agent that are told apart. An agent that restarts more often while its earlier knocks are still
+/// on their way begins anew.
+const BOOTS_KEPT: usize = 4;
+
+/// What is shared, as it is at first.
+pub struct Parts {
+    /// What all controllers share.
+    pub store: Arc<dyn Store>,
+    /// Names this controller to agents, peers and operators.
+    pub name: HostName,
+    /// Where peers reach it.
+    pub address: String,
+    /// The name of the fleet, by which controllers of different fleets refuse each other.
+    pub fleet_name: String,
+    /// What every host is told.
+    pub wide: FleetWide,
+    /// Networks that are never banned, beside those that the agents name.
+    pub management: Vec<IpNet>,
+    /// How long a ban lasts unless said otherwise.
+    pub ban_for: Duration,
+    /// Counters.
+    pub metrics: Metrics,
+    /// As it was read from the store.
+    pub fleet: Fleet,
+}
+
+/// Every part of the controller holds one, by `Arc`.
 pub struct Shared {
     /// What all controllers share.
     pub store: Arc<dyn Store>,
-    /// Names this process to agents and operators.
-    pub id: String,
+    /// Names this controller to agents, peers and operators.
+    pub name: HostName,
+    /// Where peers reach it.
+    pub address: String,
+    /// The name of the fleet.
+    pub fleet_name: String,
+    /// When this process started, by its own clock.
+    pub started: Timestamp,
     /// What every host is told.
     pub wide: FleetWide,
     /// Networks that are never banned, beside those that the agents name.
@@ -40,9 +81,13 @@ pub struct Shared {
     /// Counters.
     pub metrics: Metrics,
     state: Mutex<State>,
+    clock: SharedClock,
+    standing: watch::Sender<Standing>,
+    epoch: AtomicU64,
     revision: watch::Sender<Revision>,
     rules: watch::Sender<u64>,
-    events: broadcast::Sender<pb::Event>,
+    members: watch::Sender<u64>,
+    events: broadcast::Sender<Said>,
 }
 
 /// The fleet's copy and what hangs on it, under one lock that is never held across an await.
@@ -54,25 +99,129 @@ pub struct State {
     pub sessions: Sessions,
     /// What they said about openings.
     pub statuses: Statuses,
-    /// The last run of each host's agent, and its number: a later run has a larger one.
-    pub boots: HashMap<HostName, ([u8; 16], u32)>,
+    /// The last runs of each host's agent with their numbers, the latest last: a later run has a larger one.
+    boots: HashMap<HostName, VecDeque<([u8; 16], u32)>>,
+}
+
+/// Whether this controller may decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has not joined yet.
+    Joining,
+    /// It is leaving, and does not come back.
+    Leaving,
+    /// Its lease holds.
+    Serving {
+        /// Of its key in the store.
+        epoch: Revision,
+        /// Until when it is safe to decide, unless the lease is renewed.
+        until: Instant,
+    },
+    /// Its lease could not be renewed.
+    Suspended,
+}
+
+/// An event, and whether only this controller knows it.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// It comes from an agent or the matching of this controller, not from the store.
+    pub own: bool,
+    /// What happened.
+    pub event: pb::Event,
+}
+
+/// What is added to this machine's clock to make it the fleet's.
+#[derive(Default)]
+struct SharedClock {
+    offset_us: AtomicI64,
+    uncertainty_us: AtomicU64,
 }
 
 impl Shared {
     /// The shared parts around a store and the fleet as it was read from it.
-    pub fn new(
-        store: Arc<dyn Store>,
-        id: String,
-        wide: FleetWide,
-        management: Vec<IpNet>,
-        ban_for: Duration,
-        metrics: Metrics,
-        fleet: Fleet,
-    ) -> Self {
-        let revision = watch::Sender::new(fleet.revision());
-        let state = Mutex::new(State { fleet, ..State::default() });
-        let (rules, events) = (watch::Sender::new(0), broadcast::Sender::new(EVENTS_KEPT));
-        Self { store, id, wide, management, ban_for, metrics, state, revision, rules, events }
+    pub fn new(parts: Parts) -> Self {
+        let Parts { store, name, address, fleet_name, wide, management, ban_for, metrics, fleet } = parts;
+        Self {
+            store,
+            name,
+            address,
+            fleet_name,
+            started: local_now(),
+            wide,
+            management,
+            ban_for,
+            metrics,
+            clock: SharedClock::default(),
+            standing: watch::Sender::new(Standing::Joining),
+            epoch: AtomicU64::new(0),
+            revision: watch::Sender::new(fleet.revision()),
+            state: Mutex::new(State { fleet, ..State::default() }),
+            rules: watch::Sender::new(0),
+            members: watch::Sender::new(0),
+            events: broadcast::Sender::new(EVENTS_KEPT),
+        }
+    }
+
+    /// The fleet's time.
+    pub fn now(&self) -> Timestamp {
+        local_now().shifted(self.clock.offset_us.load(Ordering::Relaxed))
+    }
+
+    /// Within what the fleet's time is certain here.
+    pub fn now_uncertainty(&self) -> Duration {
+        Duration::from_micros(self.clock.uncertainty_us.load(Ordering::Relaxed))
+    }
+
+    /// The fleet's time minus this machine's clock.
+    pub fn clock_offset_us(&self) -> i64 {
+        self.clock.offset_us.load(Ordering::Relaxed)
+    }
+
+    /// Sets what is added to this machine's clock.
+    pub fn set_clock(&self, offset: Offset) {
+        self.clock.offset_us.store(offset.micros, Ordering::Relaxed);
+        let uncertainty = u64::try_from(offset.uncertainty.as_micros()).unwrap_or(u64::MAX);
+        self.clock.uncertainty_us.store(uncertainty, Ordering::Relaxed);
+    }
+
+    /// Whether this controller may decide now, and until when.
+    pub fn standing(&self) -> Standing {
+        *self.standing.borrow()
+    }
+
+    /// Says whether this controller may decide from now on. It never comes back from leaving.
+    pub fn set_standing(&self, standing: Standing) {
+        if let Standing::Serving { epoch, .. } = standing {
+            self.epoch.store(epoch, Ordering::Relaxed);
+        }
+        self.standing.send_if_modified(|now| {
+            let changed = *now != standing && *now != Standing::Leaving;
+            if changed {
+                *now = standing;
+            }
+            changed
+        });
+    }
+
+    /// The epoch of the current or the last membership.
+    pub fn epoch(&self) -> Option<Revision> {
+        Some(self.epoch.load(Ordering::Relaxed)).filter(|epoch| *epoch > 0)
+    }
+
+    /// Tells when that changes.
+    pub fn standings(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// What a decision expects of the store, so that it is carried out only while this controller is a member; nothing
+    /// when it must not decide.
+    pub fn fence(&self) -> Option<Expect> {
+        match self.standing() {
+            Standing::Serving { epoch, until } if Instant::now() < until => {
+                Some(grant::expect(&Key::Controller(self.name.clone()), Some(epoch)))
+            }
+            _ => None,
+        }
     }
 
     /// The fleet's copy. Keep it short: everything waits for this lock.
@@ -110,10 +259,26 @@ impl Shared {
         self.rules.subscribe()
     }
 
-    /// Tells whoever watches.
-    pub fn say(&self, event: pb::Event) {
+    /// Says that a controller joined or left.
+    pub fn members_changed(&self) {
+        self.members.send_modify(|generation| *generation += 1);
+    }
+
+    /// Tells when a controller joined or left.
+    pub fn members(&self) -> watch::Receiver<u64> {
+        self.members.subscribe()
+    }
+
+    /// Tells whoever watches, here or through another controller, what only this one knows.
+    pub fn say(&self, mut event: pb::Event) {
+        event.controller = self.name.to_string();
         // An error only means that nobody watches.
-        let _nobody = self.events.send(event);
+        let _nobody = self.events.send(Said { own: true, event });
+    }
+
+    /// Tells whoever watches here what every controller learns from the store.
+    pub fn say_of_store(&self, event: pb::Event) {
+        let _nobody = self.events.send(Said { own: false, event });
     }
 
     /// Whether somebody watches.
@@ -122,19 +287,23 @@ impl Shared {
     }
 
     /// The events from now on.
-    pub fn events(&self) -> broadcast::Receiver<pb::Event> {
+    pub fn events(&self) -> broadcast::Receiver<Said> {
         self.events.subscribe()
     }
 
-    /// The number of a run of a host's agent. Only the last run is known: an earlier one would count as new.
+    /// The number of a run of a host's agent. Only the last few runs are known: an earlier one would count as new.
     pub fn boot(&self, host: &HostName, boot: [u8; 16]) -> u32 {
         let mut state = self.state();
-        let (last, number) = state.boots.entry(host.clone()).or_insert((boot, 1));
-        if *last != boot {
-            *last = boot;
-            *number += 1;
+        let boots = state.boots.entry(host.clone()).or_default();
+        if let Some((_, number)) = boots.iter().find(|(known, _)| *known == boot) {
+            return *number;
         }
-        *number
+        let number = boots.back().map_or(1, |(_, last)| last + 1);
+        if boots.len() == BOOTS_KEPT {
+            boots.pop_front();
+        }
+        boots.push_back((boot, number));
+        number
     }
 
     /// Whether a source lies in a network that is never banned.
@@ -146,6 +315,6 @@ impl Shared {
 }
 
 /// The time by this machine's clock.
-pub fn now() -> Timestamp {
+pub fn local_now() -> Timestamp {
     Timestamp::from_micros(fleetknock_runtime::clock::now_micros())
 }

@@ -1,10 +1,13 @@
 //! The controller's records as the wire's messages. Total: what a record holds is already checked.
 
+use std::time::Duration;
+
 use fleetknock_core::{host::HostName, port::PortRange, time::Timestamp};
 use fleetknock_proto::{convert, v1 as pb};
 
 use crate::{
     fleet::Fleet,
+    grant::ANSWER_WITHIN,
     record::{BanRecord, HostRecord, OpeningRecord},
     status::{OnHost, State},
 };
@@ -21,8 +24,17 @@ pub fn guard(
         knock_space: knock_space.iter().copied().map(Into::into).collect(),
         icmp: fleet.knocks_by_icmp(),
         management: management.to_vec(),
-        keep_window_ms: 0,
+        keep_window_ms: u32::try_from(convert::millis(keep_window(fleet))).unwrap_or(u32::MAX),
     }
+}
+
+/// Shorter sequences do not change what agents keep: not every new door is news to every host.
+const KEEP_WINDOW_MIN: Duration = Duration::from_secs(30);
+
+/// How long agents keep observations for re-sending: the longest sequence, and the time in which a controller that died
+/// is replaced. A knock that takes longer to be answered is not answered at all.
+pub fn keep_window(fleet: &Fleet) -> Duration {
+    (fleet.longest_knock() + ANSWER_WITHIN).max(KEEP_WINDOW_MIN)
 }
 
 /// An opening as a host's agent is told it.
@@ -119,6 +131,6 @@ pub fn opening_event(
 }
 
 /// Whole microseconds, saturating.
-pub fn micros(duration: std::time::Duration) -> u64 {
+pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -28,6 +28,8 @@ const TEXT_MAX: usize = 300;
 pub(super) struct Greeting {
     pub(super) host: HostName,
     pub(super) boot: [u8; 16],
+    /// Every other controller has refused it.
+    pub(super) last_resort: bool,
     record: HostRecord,
 }
 
@@ -37,6 +39,7 @@ pub(super) struct Registered {
     pub(super) host: HostName,
     pub(super) id: HostId,
     pub(super) boot: u32,
+    pub(super) boot_id: [u8; 16],
 }
 
 pub(super) fn parse(hello: pb::Hello) -> Result<Greeting, Status> {
@@ -67,7 +70,7 @@ pub(super) fn parse(hello: pb::Hello) -> Result<Greeting, Status> {
         firewall: text(hello.firewall),
         created: Timestamp::ZERO,
     };
-    Ok(Greeting { host, boot, record })
+    Ok(Greeting { host, boot, last_resort: hello.last_resort, record })
 }
 
 /// A host's report with its texts and lists cut to their bounds.
@@ -82,7 +85,7 @@ pub(super) fn bounded(report: pb::HostReport) -> Result<pb::HostReport, Status> 
 
 /// Writes the host's record if it says anything new, and gives the host and its boot their numbers.
 pub(super) async fn register(shared: &Shared, greeting: Greeting) -> Result<Registered, Status> {
-    let Greeting { host, boot, record } = greeting;
+    let Greeting { host, boot, record, .. } = greeting;
     let ((), revision) = contend(shared, |at| {
         let state = shared.state();
         let held = state.fleet.hosts().get(&host);
@@ -104,8 +107,8 @@ pub(super) async fn register(shared: &Shared, greeting: Greeting) -> Result<Regi
     shared.caught_up(revision).await;
     let id = shared.state().fleet.host_id(&host);
     let id = id.ok_or_else(|| refuse::unavailable("this controller is behind its store; try again"))?;
-    let boot = shared.boot(&host, boot);
-    Ok(Registered { host, id, boot })
+    let number = shared.boot(&host, boot);
+    Ok(Registered { host, id, boot: number, boot_id: boot })
 }
 
 fn addresses(texts: Vec<String>) -> Result<Vec<String>, Status> {

@@ -10,7 +10,7 @@ use super::{decided, page::Page, reason, source};
 use crate::{
     decide,
     record::{By, Key},
-    shared::{Shared, now},
+    shared::Shared,
     wire,
 };
 
@@ -20,13 +20,14 @@ const BAN_FOR_MAX: Duration = Duration::from_secs(365 * OPEN_FOR_MAX.as_secs());
 pub(super) fn one(shared: &Shared, request: &pb::GetBanRequest) -> Result<pb::Ban, Status> {
     let from = source("source", &request.source)?;
     let state = shared.state();
-    let ban = state.fleet.ban(from, now()).ok_or_else(|| refuse::not_found("ban", &from.to_string()))?;
+    let ban =
+        state.fleet.ban(from, shared.now()).ok_or_else(|| refuse::not_found("ban", &from.to_string()))?;
     Ok(wire::ban(ban))
 }
 
 pub(super) fn list(shared: &Shared, request: &pb::ListBansRequest) -> Result<pb::ListBansResponse, Status> {
     let page = Page::parse(request.page_size, &request.page_token)?;
-    let at = now();
+    let at = shared.now();
     let state = shared.state();
     let bans = state.fleet.bans().values().map(|held| &held.record).filter(|ban| ban.expires > at);
     let mut bans: Vec<_> = bans.map(|ban| (ban.source.to_string(), ban)).collect();
@@ -57,7 +58,7 @@ pub(super) async fn unban(
     request: &pb::UnbanSourceRequest,
 ) -> Result<pb::UnbanSourceResponse, Status> {
     let from = source("source", &request.source)?;
-    if shared.state().fleet.ban(from, now()).is_none() {
+    if shared.state().fleet.ban(from, shared.now()).is_none() {
         return Err(refuse::not_found("ban", &from.to_string()));
     }
     let revision = decided(decide::remove(shared, &Key::Ban(from)).await)?;

@@ -14,7 +14,7 @@ use crate::{
     fleet::{Fleet, Held},
     grant,
     record::{DoorRecord, Key, Withdrawn},
-    shared::{Shared, now},
+    shared::Shared,
     store::Transaction,
 };
 
@@ -66,9 +66,9 @@ pub(super) async fn apply(
     };
     let state = shared.state();
     let applied = match state.fleet.doors().get(door.name()) {
-        Some(held) if !request.dry_run => describe(shared, &state.fleet, held, false, now()),
+        Some(held) if !request.dry_run => describe(shared, &state.fleet, held, false, shared.now()),
         _ => {
-            let at = now();
+            let at = shared.now();
             let record = DoorRecord { door: door.clone(), created: at, updated: at };
             describe(shared, &state.fleet, &Held { record, revision: 0 }, false, at)
         }
@@ -179,7 +179,7 @@ pub(super) fn one(shared: &Shared, request: &pb::GetDoorRequest) -> Result<pb::D
     let name = door_name("name", &request.name)?;
     let state = shared.state();
     let held = state.fleet.doors().get(&name).ok_or_else(|| refuse::not_found("door", name.as_str()))?;
-    Ok(describe(shared, &state.fleet, held, request.reveal, now()))
+    Ok(describe(shared, &state.fleet, held, request.reveal, shared.now()))
 }
 
 pub(super) fn list(shared: &Shared, request: &pb::ListDoorsRequest) -> Result<pb::ListDoorsResponse, Status> {
@@ -187,7 +187,7 @@ pub(super) fn list(shared: &Shared, request: &pb::ListDoorsRequest) -> Result<pb
     let state = shared.state();
     let (held, next_page_token) =
         page.cut(state.fleet.doors().iter().map(|(name, held)| (name.to_string(), held)));
-    let at = now();
+    let at = shared.now();
     let doors =
         held.into_iter().map(|held| describe(shared, &state.fleet, held, request.reveal, at)).collect();
     Ok(pb::ListDoorsResponse { doors, next_page_token })
@@ -203,7 +203,7 @@ pub(super) async fn delete(
         return Err(refuse::not_found("door", name.as_str()));
     }
     let how = Withdrawn {
-        at: now(),
+        at: shared.now(),
         reason: "the door was deleted".to_owned(),
         kill_connections: request.kill_connections,
     };

@@ -30,7 +30,7 @@ fn describe(shared: &Shared, state: &State, host: &HostRecord) -> pb::Host {
         labels: host.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         addresses: host.addresses.clone(),
         connected: session.is_some(),
-        controller: session.map(|_| shared.id.clone()).unwrap_or_default(),
+        controller: session.map(|_| shared.name.to_string()).unwrap_or_default(),
         connected_since_ms: info.map_or(0, |info| info.since.as_millis()),
         last_seen_ms: info.map_or(0, |info| info.last_seen.as_millis()),
         version: host.version.clone(),

@@ -12,7 +12,7 @@ use crate::{
     grant::Request,
     matching::{self, AttemptFilter},
     record::{By, OpeningRecord, Withdrawn},
-    shared::{Shared, State, now},
+    shared::{Shared, State},
     wire,
 };
 
@@ -25,7 +25,7 @@ pub(super) fn one(shared: &Shared, request: &pb::GetOpeningRequest) -> Result<pb
     let state = shared.state();
     let held = state.fleet.opening(&request.id);
     let held = held.ok_or_else(|| refuse::not_found("opening", &printable(&request.id)))?;
-    Ok(describe(&state, &held.record, now()))
+    Ok(describe(&state, &held.record, shared.now()))
 }
 
 pub(super) fn list(
@@ -35,7 +35,7 @@ pub(super) fn list(
     let page = Page::parse(request.page_size, &request.page_token)?;
     let door = optional("door", &request.door, door_name)?;
     let from = optional("source", &request.source, source)?;
-    let at = now();
+    let at = shared.now();
     let state = shared.state();
     let openings = state.fleet.openings().values().map(|held| &held.record);
     let mut openings: Vec<_> = openings
@@ -65,14 +65,14 @@ pub(super) async fn open(shared: &Shared, request: pb::OpenRequest) -> Result<pb
     };
     let (opening, revision) = decided(decide::open(shared, &request).await)?;
     shared.caught_up(revision).await;
-    Ok(describe(&shared.state(), &opening, now()))
+    Ok(describe(&shared.state(), &opening, shared.now()))
 }
 
 pub(super) async fn close(shared: &Shared, request: pb::CloseRequest) -> Result<pb::CloseResponse, Status> {
     let door = optional("door", &request.door, door_name)?;
     let from = optional("source", &request.source, source)?;
     let how = Withdrawn {
-        at: now(),
+        at: shared.now(),
         reason: reason(&request.reason, "closed by an operator")?,
         kill_connections: request.kill_connections,
     };
@@ -90,7 +90,7 @@ pub(super) async fn close(shared: &Shared, request: pb::CloseRequest) -> Result<
     };
     let (closed, revision) = decided(decide::close(shared, chosen, &how).await)?;
     shared.caught_up(revision).await;
-    let (state, at) = (shared.state(), now());
+    let (state, at) = (shared.state(), shared.now());
     Ok(pb::CloseResponse { closed: closed.iter().map(|opening| describe(&state, opening, at)).collect() })
 }
 

@@ -3,37 +3,34 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fleetknock_controller::{
-    agent_api, control_api, decide, keeper, matching,
+    keeper, membership,
     metrics::Metrics,
+    serve,
     sessions::FleetWide,
-    shared::{Shared, now},
+    shared::{Parts, Shared, local_now},
     store::{Store, memory::MemoryStore},
 };
 use fleetknock_core::matcher::{Config, MissPolicy};
 use fleetknock_proto::v1::{
     self as pb, agent_message::Kind as Say, agent_service_client::AgentServiceClient,
-    agent_service_server::AgentServiceServer, control_service_client::ControlServiceClient,
-    control_service_server::ControlServiceServer, controller_message::Kind as Told,
+    control_service_client::ControlServiceClient, controller_message::Kind as Told,
 };
+use fleetknock_runtime::{drain::Drain, ready::Readiness};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tonic::{
-    Streaming,
-    transport::{Channel, Server, server::TcpIncoming},
-};
+use tonic::{Streaming, transport::Channel};
 
 /// Nothing here takes longer unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Controller {
     pub(crate) address: SocketAddr,
-    stop: CancellationToken,
+    drain: Drain,
 }
 
 impl Drop for Controller {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.drain.start();
     }
 }
 
@@ -43,37 +40,40 @@ impl Controller {
     }
 
     pub(crate) async fn over(store: Arc<dyn Store>) -> Self {
+        Self::named("test", store).await
+    }
+
+    pub(crate) async fn named(name: &str, store: Arc<dyn Store>) -> Self {
         let (fleet, watch) = keeper::load_patiently(&*store).await.unwrap();
         let wide = FleetWide {
             knock_space: vec!["tcp/1-65535".parse().unwrap(), "udp/1-65535".parse().unwrap()],
             management: Vec::new(),
         };
-        let (id, ban_for) = ("test".to_owned(), Duration::from_secs(600));
-        let shared = Shared::new(store, id, wide, Vec::new(), ban_for, Metrics::default(), fleet);
-        let shared = Arc::new(shared);
-        let (decisions, decided) = mpsc::channel(decide::DECISIONS_QUEUE);
-        let policy = MissPolicy { misses: 10, window: Duration::from_secs(60) };
-        let config = Config { bans: Some(policy), ..Config::default() };
-        let (service, handle) = matching::Service::new(shared.clone(), config, decisions);
-        let stop = CancellationToken::new();
-        let tasks: [std::pin::Pin<Box<dyn Future<Output = ()> + Send>>; 3] = [
-            Box::pin(keeper::run(shared.clone(), watch)),
-            Box::pin(decide::run(shared.clone(), decided)),
-            Box::pin(service.run()),
-        ];
-        for task in tasks {
-            let stop = stop.clone();
-            tokio::spawn(async move { stop.run_until_cancelled(task).await });
-        }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let agents = agent_api::Service::new(shared.clone(), handle.clone(), stop.clone());
-        let server = Server::builder()
-            .add_service(AgentServiceServer::new(agents))
-            .add_service(ControlServiceServer::new(control_api::Service::new(shared, handle)))
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener), stop.clone().cancelled_owned());
-        tokio::spawn(server);
-        Self { address, stop }
+        let shared = Shared::new(Parts {
+            store,
+            name: name.parse().unwrap(),
+            address: format!("http://{address}"),
+            fleet_name: "test".to_owned(),
+            wide,
+            management: Vec::new(),
+            ban_for: Duration::from_secs(600),
+            metrics: Metrics::default(),
+            fleet,
+        });
+        let policy = MissPolicy { misses: 10, window: Duration::from_secs(60) };
+        let config = Config { bans: Some(policy), ..Config::default() };
+        let (drain, readiness) = (Drain::new(), Readiness::new());
+        let joined = readiness.latch("joined");
+        serve::start(Arc::new(shared), watch, config, membership::LEASE_MIN, listener, joined, &drain);
+        let ready = async {
+            while !readiness.is_ready() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, ready).await.unwrap();
+        Self { address, drain }
     }
 
     pub(crate) async fn operator(&self) -> ControlServiceClient<Channel> {
@@ -122,7 +122,7 @@ impl Agent {
             loop {
                 let told = self.told.message().await.unwrap().expect("the stream ended").kind.unwrap();
                 if let Told::Probe(probe) = &told {
-                    let at = now().as_micros();
+                    let at = local_now().as_micros();
                     let reply = pb::ProbeReply {
                         id: probe.id,
                         probe_sent_us: probe.sent_us,
@@ -160,7 +160,7 @@ impl Agent {
             self.counter += 1;
             pb::Observation {
                 counter: self.counter,
-                time_us: now().as_micros(),
+                time_us: local_now().as_micros(),
                 source: source.to_vec(),
                 destination: vec![10, 0, 0, 1],
                 protocol: pb::Protocol::Tcp.into(),

@@ -3234,27 +3234,12 @@ pub struct HostObservations {
     /// The boot of the agent, 16 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub boot: ::prost::alloc::vec::Vec<u8>,
-    #[prost(message, repeated, tag = "3")]
-    pub observations: ::prost::alloc::vec::Vec<ForwardedObservation>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ForwardedObservation {
-    #[prost(uint64, tag = "1")]
-    pub counter: u64,
-    /// Fleet time, microseconds since the Unix epoch.
-    #[prost(uint64, tag = "2")]
-    pub time_us: u64,
+    /// Within what the times of these knocks are certain.
     #[prost(uint64, tag = "3")]
     pub uncertainty_us: u64,
-    /// 4 or 16 bytes, network order.
-    #[prost(bytes = "vec", tag = "4")]
-    pub source: ::prost::alloc::vec::Vec<u8>,
-    #[prost(enumeration = "Protocol", tag = "5")]
-    pub protocol: i32,
-    #[prost(uint32, tag = "6")]
-    pub port: u32,
-    #[prost(uint32, tag = "7")]
-    pub fingerprint: u32,
+    /// Their times are the fleet's.
+    #[prost(message, repeated, tag = "4")]
+    pub observations: ::prost::alloc::vec::Vec<Observation>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DescribeRequest {}

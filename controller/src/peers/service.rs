@@ -1,0 +1,215 @@
+//! The peer service: takes knocks from the other controllers, and tells them the fleet's time and what only this one
+//! knows.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use fleetknock_core::{
+    host::HostName,
+    knock::{Observation, ObservationId},
+};
+use fleetknock_proto::{
+    Seen, convert, limits, status as refuse,
+    v1::{
+        self as pb, peer_message::Kind as Said, peer_reply::Kind as Tell, peer_service_server::PeerService,
+    },
+};
+use futures::Stream;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Peers, Reported};
+use crate::{matching, shared::Shared};
+
+/// Answers that wait to be written: probes are the only question.
+const ANSWERS: usize = 16;
+/// How long a new stream may take to say Hello.
+const GREETING_MAX: Duration = Duration::from_secs(5);
+/// The longest uncertainty that is believed; beyond it, order across hosts means nothing anyway.
+const UNCERTAINTY_MAX_US: u64 = 60_000_000;
+
+/// Serves peers.
+pub struct Service {
+    shared: Arc<Shared>,
+    matching: matching::Handle,
+    peers: Arc<Peers>,
+    stop: CancellationToken,
+}
+
+impl Service {
+    /// `stop` ends all streams when this controller has left.
+    pub fn new(
+        shared: Arc<Shared>,
+        matching: matching::Handle,
+        peers: Arc<Peers>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { shared, matching, peers, stop }
+    }
+}
+
+type Answers = mpsc::Sender<Result<pb::PeerReply, Status>>;
+
+#[tonic::async_trait]
+impl PeerService for Service {
+    type ForwardStream = Pin<Box<dyn Stream<Item = Result<pb::PeerReply, Status>> + Send>>;
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<pb::PeerMessage>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        let (answers, outbound) = mpsc::channel(ANSWERS);
+        let stream = PeerStream {
+            shared: self.shared.clone(),
+            peers: self.peers.clone(),
+            inbound: request.into_inner(),
+            answers: answers.clone(),
+        };
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            if let Some(Err(status)) = stop.run_until_cancelled(stream.run()).await {
+                tracing::debug!(reason = status.message(), "a peer's stream ends");
+                let _gone = answers.try_send(Err(status));
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
+    }
+
+    async fn describe(&self, _: Request<pb::DescribeRequest>) -> Result<Response<pb::Controller>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn connected_hosts(
+        &self,
+        _: Request<pb::ConnectedHostsRequest>,
+    ) -> Result<Response<pb::ConnectedHostsResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn opening_reports(
+        &self,
+        _: Request<pb::OpeningReportsRequest>,
+    ) -> Result<Response<pb::OpeningReportsResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn own_attempts(
+        &self,
+        _: Request<pb::ListAttemptsRequest>,
+    ) -> Result<Response<pb::ListAttemptsResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    type WatchOwnEventsStream = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;
+
+    async fn watch_own_events(
+        &self,
+        _: Request<pb::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchOwnEventsStream>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+}
+
+struct PeerStream {
+    shared: Arc<Shared>,
+    peers: Arc<Peers>,
+    inbound: Streaming<pb::PeerMessage>,
+    answers: Answers,
+}
+
+impl PeerStream {
+    async fn run(mut self) -> Result<(), Status> {
+        let greeting = timeout(GREETING_MAX, self.inbound.message()).await;
+        let greeting = greeting.map_err(|_| Status::deadline_exceeded("no Hello in time"))??;
+        let Some(pb::PeerMessage { kind: Some(Said::Hello(hello)) }) = greeting else {
+            return Err(refuse::invalid("hello", "the first message of a stream is Hello"));
+        };
+        self.check(&hello)?;
+        let welcome = pb::PeerWelcome {
+            controller: self.shared.name.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        self.tell(Tell::Welcome(welcome)).await?;
+        while let Some(message) = self.inbound.message().await? {
+            match message.kind {
+                Some(Said::Batch(batch)) => self.take_in(batch).await?,
+                Some(Said::Probe(probe)) => self.answer(&probe).await?,
+                Some(Said::Hello(_)) => return Err(refuse::invalid("hello", "a stream has one Hello")),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the peer means this controller in this life of it. Another fleet's knocks must not get mixed in, and a
+    /// controller that is restarted knows nothing of what its former self was told.
+    fn check(&self, hello: &pb::PeerHello) -> Result<(), Status> {
+        let Shared { name, fleet_name, .. } = &*self.shared;
+        if hello.fleet != *fleet_name {
+            let reason = format!("this is a controller of the fleet '{fleet_name}'");
+            return Err(refuse::precondition("fleet", fleet_name, reason));
+        }
+        if hello.meant != name.as_str() || Some(hello.epoch) != self.shared.epoch() {
+            let reason = format!("this is the controller '{name}', in another life of it if that was meant");
+            return Err(refuse::precondition("controller", name.as_str(), reason));
+        }
+        Ok(())
+    }
+
+    async fn take_in(&self, batch: pb::ForwardBatch) -> Result<(), Status> {
+        let count: usize = batch.hosts.iter().map(|host| host.observations.len()).sum();
+        if count > limits::OBSERVATIONS_MAX {
+            let reason = format!("a batch has at most {} observations", limits::OBSERVATIONS_MAX);
+            return Err(refuse::invalid("batch.hosts", reason));
+        }
+        // The sender may know of a door or a host that this controller learns a moment later.
+        self.shared.caught_up(batch.revision).await;
+        for host in batch.hosts {
+            let Some(reported) = self.reported(host)? else {
+                continue;
+            };
+            let observed = self.peers.observe(reported, batch.hops.max(1)).await;
+            observed.map_err(|stopped| Status::unavailable(stopped.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// The knocks in this controller's terms; nothing when their host has been forgotten.
+    fn reported(&self, message: pb::HostObservations) -> Result<Option<Reported>, Status> {
+        let host: HostName = convert::parsed(&message.host, "batch.hosts.host")?;
+        let boot = <[u8; 16]>::try_from(message.boot.as_slice())
+            .map_err(|_| refuse::invalid("batch.hosts.boot", "a boot id has 16 bytes"))?;
+        let Some(id) = self.shared.state().fleet.host_id(&host) else {
+            return Ok(None);
+        };
+        let number = self.shared.boot(&host, boot);
+        let uncertainty = Duration::from_micros(message.uncertainty_us.min(UNCERTAINTY_MAX_US));
+        let mut observations = Vec::with_capacity(message.observations.len());
+        for observation in message.observations {
+            let seen = Seen::try_from(observation)?;
+            observations.push(Observation {
+                id: ObservationId { host: id, boot: number, counter: seen.counter },
+                source: seen.source,
+                port: seen.port,
+                time: seen.time,
+                uncertainty,
+                fingerprint: seen.fingerprint,
+            });
+        }
+        Ok(Some(Reported { host, boot, observations }))
+    }
+
+    async fn answer(&self, probe: &pb::Probe) -> Result<(), Status> {
+        let at = self.shared.now().as_micros();
+        let reply =
+            pb::ProbeReply { id: probe.id, probe_sent_us: probe.sent_us, received_us: at, sent_us: at };
+        let uncertainty_us = crate::wire::micros(self.shared.now_uncertainty());
+        self.tell(Tell::ProbeReply(pb::PeerProbeReply { reply: Some(reply), uncertainty_us })).await
+    }
+
+    async fn tell(&self, kind: Tell) -> Result<(), Status> {
+        let reply = Ok(pb::PeerReply { kind: Some(kind) });
+        self.answers.send(reply).await.map_err(|_| Status::aborted("the peer left"))
+    }
+}
