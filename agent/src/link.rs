@@ -230,9 +230,11 @@ impl Link {
                         }
                         Ok(Ok(None)) => ("the controller ended the stream".to_owned(), Parting::Broken),
                         Ok(Err(status)) => {
-                            let reason = format!("{}: {}", status.code(), status.message());
                             let unavailable = dial::is_unavailable(&status);
-                            (reason, if unavailable { Parting::Dismissed } else { Parting::Broken })
+                            (
+                                dial::said(&status),
+                                if unavailable { Parting::Dismissed } else { Parting::Broken },
+                            )
                         }
                         Err(_) => (format!("nothing was heard for {:?}", self.silence), Parting::Broken),
                     };

@@ -83,12 +83,20 @@ pub(super) fn is_unavailable(status: &Status) -> bool {
     status.code() == Code::Unavailable && std::error::Error::source(status).is_none()
 }
 
+/// What a status says, for people.
+pub(super) fn said(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(beneath) => format!("the connection broke: {}", innermost(beneath)),
+        None => format!("{}: {}", status.code(), status.message()),
+    }
+}
+
 /// Why a controller cannot be attached to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
     /// It said no.
-    #[error("refused: {}: {}", .0.code(), .0.message())]
+    #[error("refused: {}", said(.0))]
     Refused(Box<Status>),
     /// No answer in time.
     #[error("no answer within {most:?}")]

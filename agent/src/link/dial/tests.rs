@@ -10,7 +10,9 @@ fn only_a_controller_that_answers_is_unavailable() {
     // What a connection that breaks after it was made becomes on this side.
     let mut broken = Status::unavailable("connection reset");
     broken.set_source(std::sync::Arc::new(std::io::Error::other("connection reset")));
-    assert!(!LinkError::Refused(Box::new(broken)).is_unavailable());
+    let broken = LinkError::Refused(Box::new(broken));
+    assert!(!broken.is_unavailable());
+    assert_eq!(broken.to_string(), "refused: the connection broke: connection reset");
 }
 
 #[test]
