@@ -19,7 +19,10 @@ use fleetknock_core::{
 use ipnet::IpNet;
 
 use crate::{
-    record::{BanRecord, DoorRecord, HostRecord, Key, MemberRecord, OpeningRecord, RecordError, decode},
+    record::{
+        BanRecord, DoorRecord, HostRecord, IdentityRecord, Key, MemberRecord, OpeningRecord, RecordError,
+        decode,
+    },
     store::{Change, Changes, Entry, Listing, Revision},
 };
 
@@ -43,6 +46,7 @@ pub struct Fleet {
     openings_by_id: HashMap<String, (DoorName, Source)>,
     bans: BTreeMap<Source, Held<BanRecord>>,
     members: BTreeMap<HostName, Held<MemberRecord>>,
+    identity: Option<Held<IdentityRecord>>,
     revision: Revision,
 }
 
@@ -63,6 +67,8 @@ pub enum Effect {
     DoorDeleted(DoorName),
     /// A host was added, changed or removed.
     HostChanged(HostName),
+    /// The fleet's identity was written or deleted.
+    Identified,
     /// A controller joined, or joined anew.
     MemberJoined(HostName),
     /// A controller left, or its lease ended.
@@ -96,6 +102,7 @@ impl Fleet {
         self.openings_by_id.clear();
         self.bans.clear();
         self.members.clear();
+        self.identity = None;
         let mut broken = Vec::new();
         for Entry { key, value, revision } in listing.entries {
             if let Effect::Broken(error) = self.put(&key, &value, revision) {
@@ -142,6 +149,10 @@ impl Fleet {
                 self.hosts.insert(name.clone(), Held { record, revision });
                 Effect::HostChanged(name.clone())
             }),
+            Key::Identity => decode::<IdentityRecord>(&key, value).map(|record| {
+                self.identity = Some(Held { record, revision });
+                Effect::Identified
+            }),
             Key::Opening(door, source) => decode::<OpeningRecord>(&key, value).map(|after| {
                 let held = Held { record: after.clone(), revision };
                 let before = self.openings.insert((door.clone(), *source), held).map(|held| held.record);
@@ -162,6 +173,7 @@ impl Fleet {
             Ok(Key::Controller(name)) => self.members.remove(&name).map(|_| Effect::MemberLeft(name)),
             Ok(Key::Door(name)) => self.doors.remove(&name).map(|_| Effect::DoorDeleted(name)),
             Ok(Key::Host(name)) => self.hosts.remove(&name).map(|_| Effect::HostChanged(name)),
+            Ok(Key::Identity) => self.identity.take().map(|_| Effect::Identified),
             Ok(Key::Opening(door, source)) => self.openings.remove(&(door, source)).map(|held| {
                 self.openings_by_id.remove(&held.record.id);
                 Effect::OpeningForgotten(held.record)
@@ -181,6 +193,7 @@ impl Fleet {
             Key::Controller(name) => self.members.get(name).map(|held| held.revision),
             Key::Door(name) => self.doors.get(name).map(|held| held.revision),
             Key::Host(name) => self.hosts.get(name).map(|held| held.revision),
+            Key::Identity => self.identity.as_ref().map(|held| held.revision),
             Key::Opening(door, source) => {
                 self.openings.get(&(door.clone(), *source)).map(|held| held.revision)
             }
@@ -226,6 +239,11 @@ impl Fleet {
     /// The controllers whose leases hold, by name; the revision of each is its epoch.
     pub fn members(&self) -> &BTreeMap<HostName, Held<MemberRecord>> {
         &self.members
+    }
+
+    /// Who the fleet is, as far as it has been written down.
+    pub fn identity(&self) -> Option<&str> {
+        self.identity.as_ref().map(|held| held.record.id.as_str())
     }
 
     /// The number that stands for a host while this controller runs.

@@ -7,17 +7,20 @@ use std::{sync::Arc, time::Duration};
 
 use fleetknock_core::time::Timestamp;
 use fleetknock_proto::v1 as pb;
-use fleetknock_runtime::backoff::Backoff;
 use futures::StreamExt;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    fleet::{Effect, Fleet},
+    fleet::Effect,
     grant,
     shared::{Shared, State},
-    store::{CHANGES_MAX, Changes, Store, StoreError, Watch},
+    store::{CHANGES_MAX, Changes, StoreError, Watch},
     wire::opening_event,
 };
+
+mod reading;
+
+pub use self::reading::{check_identity, load_patiently};
 
 /// How often ended openings are said and old records cleared away.
 const TICK: Duration = Duration::from_secs(1);
@@ -48,16 +51,6 @@ pub async fn run(shared: Arc<Shared>, mut watch: Watch) {
     }
 }
 
-/// Reads the whole store and a watch from there.
-///
-/// # Errors
-/// When the store does not answer.
-pub async fn read_all(store: &dyn Store) -> Result<(crate::store::Listing, Watch), StoreError> {
-    let listing = store.list("").await?;
-    let watch = store.watch("", listing.revision).await?;
-    Ok((listing, watch))
-}
-
 fn take_in(shared: &Shared, changes: Changes) {
     let now = shared.now();
     let revision = changes.revision;
@@ -77,8 +70,8 @@ fn take_in(shared: &Shared, changes: Changes) {
     let members =
         effects.iter().any(|effect| matches!(effect, Effect::MemberJoined(_) | Effect::MemberLeft(_)));
     let rules = effects.iter().any(|effect| {
-        use Effect::{MemberJoined, MemberLeft, Opening, OpeningForgotten};
-        !matches!(effect, Opening { .. } | OpeningForgotten(_) | MemberJoined(_) | MemberLeft(_))
+        use Effect::{Identified, MemberJoined, MemberLeft, Opening, OpeningForgotten};
+        !matches!(effect, Identified | Opening { .. } | OpeningForgotten(_) | MemberJoined(_) | MemberLeft(_))
     });
     drop(guard);
 
@@ -97,19 +90,7 @@ fn take_in(shared: &Shared, changes: Changes) {
 async fn resync(shared: &Shared, why: &str) -> Watch {
     tracing::warn!(reason = why, "lost the store's watch; reading the whole store anew");
     shared.metrics.resyncs.inc();
-    let mut failures = 0;
-    let (listing, watch) = loop {
-        match read_all(&*shared.store).await {
-            Ok(all) => break all,
-            Err(error) => {
-                if failures == 0 {
-                    tracing::warn!(%error, "the store does not answer; openings run on, new ones are refused");
-                }
-                failures += 1;
-                tokio::time::sleep(retry_delay(failures)).await;
-            }
-        }
-    };
+    let (listing, watch) = reading::read_again(shared).await;
     let revision = listing.revision;
     let mut guard = shared.state();
     let State { fleet, sessions, .. } = &mut *guard;
@@ -124,12 +105,6 @@ async fn resync(shared: &Shared, why: &str) -> Watch {
     }
     tracing::info!(revision, "the store was read anew");
     watch
-}
-
-/// Between tries to read the store: 50 ms to 2 s.
-fn retry_delay(failures: u32) -> Duration {
-    let (least, most) = (Duration::from_millis(50), Duration::from_secs(2));
-    Backoff::new(least, most, 0.5).map_or(most, |backoff| backoff.random_delay(failures))
 }
 
 /// Says what a change meant: to the log, to the counters and to whoever watches.
@@ -185,7 +160,9 @@ fn say(shared: &Shared, effect: &Effect, now: Timestamp) {
             source: source.to_string(),
             ..plain(pb::EventKind::SourceUnbanned, "no longer banned".to_owned())
         },
-        Effect::Banned(_) | Effect::HostChanged(_) | Effect::OpeningForgotten(_) => return,
+        Effect::Banned(_) | Effect::HostChanged(_) | Effect::Identified | Effect::OpeningForgotten(_) => {
+            return;
+        }
     };
     tracing::info!(
         event = event.kind().as_str_name(),
@@ -230,32 +207,5 @@ async fn clear_away(shared: &Shared, at: Timestamp) {
     match shared.store.commit(transaction).await {
         Ok(_) | Err(StoreError::Conflict) => {}
         Err(error) => tracing::debug!(%error, "cannot clear away old records now"),
-    }
-}
-
-/// The fleet as it is in the store, for start-up: waits for a store that does not answer yet, and says so.
-///
-/// # Errors
-/// When waiting is of no use.
-pub async fn load_patiently(store: &dyn Store) -> Result<(Fleet, Watch), StoreError> {
-    let mut failures = 0;
-    loop {
-        match read_all(store).await {
-            Ok((listing, watch)) => {
-                let (fleet, broken) = Fleet::load(listing);
-                for error in broken {
-                    tracing::warn!("{error}");
-                }
-                return Ok((fleet, watch));
-            }
-            Err(error) if error.is_retryable() => {
-                if failures == 0 {
-                    tracing::warn!(%error, "waiting for the store");
-                }
-                failures += 1;
-                tokio::time::sleep(retry_delay(failures)).await;
-            }
-            Err(error) => return Err(error),
-        }
     }
 }

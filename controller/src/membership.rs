@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::tenure::{Step, Tenure};
 use crate::{
-    grant,
+    grant, keeper,
     record::{Key, MemberRecord, decode},
     shared::{Shared, Standing},
     store::{LeaseId, Revision, StoreError, Transaction},
@@ -225,6 +225,7 @@ async fn ask(shared: &Shared, step: Step, ttl: Duration) -> (Instant, Result<Ans
 
 /// Writes the own key, in the place of a former self's.
 async fn join(shared: &Shared, lease: LeaseId) -> Result<Answer, StoreError> {
+    keeper::check_identity(shared).await?;
     let key = Key::Controller(shared.name.clone());
     let held = shared.store.get(&key.to_string()).await?;
     if let Some(entry) = &held {

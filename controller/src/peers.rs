@@ -20,7 +20,7 @@ use fleetknock_core::{host::HostName, knock::Observation, source::Source, time::
 use fleetknock_proto::v1::{self as pb, peer_service_client::PeerServiceClient};
 use tokio::{
     sync::{Notify, mpsc},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -36,6 +36,8 @@ use crate::{
     store::Revision,
 };
 
+pub(crate) mod ask;
+pub(crate) mod known;
 mod link;
 pub mod route;
 pub mod service;
@@ -44,6 +46,8 @@ pub mod service;
 const QUEUE: usize = 64;
 /// How long an agent's stream is not read while a peer that is up does not take more. After that its knocks are dropped.
 const SLOW_MAX: Duration = Duration::from_secs(1);
+/// How long its knocks are dropped at once then, when its queue is full.
+const CONGESTED_FOR: Duration = Duration::from_secs(2);
 /// Sources often move several times in a row, as one controller sees a peer's end, and then its lease's.
 const RESEND_GATHER: Duration = Duration::from_millis(20);
 /// The agents are asked for their windows at most this often.
@@ -90,6 +94,8 @@ struct Entry {
     stop: CancellationToken,
     channel: Option<Channel>,
     status: Status,
+    /// When it was last found too slow.
+    congested: Option<Instant>,
 }
 
 /// How it stands with a peer, for operators.
@@ -217,15 +223,31 @@ impl Peers {
 
     async fn forward(&self, name: &HostName, queue: &mpsc::Sender<Outgoing>, outgoing: Outgoing) {
         let count = outgoing.reported.observations.len() as u64;
-        let Err(mpsc::error::TrySendError::Full(outgoing)) = queue.try_send(outgoing) else {
-            return;
+        let outgoing = match queue.try_send(outgoing) {
+            Ok(()) => return,
+            Err(mpsc::error::TrySendError::Full(outgoing)) if !self.is_congested(name) => outgoing,
+            Err(_) => {
+                self.dropped(name, count);
+                self.lost.notify_one();
+                return;
+            }
         };
         // The agent's stream is not read meanwhile, and slows down the agent.
         if timeout(SLOW_MAX, queue.send(outgoing)).await.is_err() {
             tracing::debug!(peer = %name, "a peer does not take knocks as fast as they come");
+            if let Some(entry) = self.table().peers.get_mut(name) {
+                entry.congested = Some(Instant::now());
+            }
             self.dropped(name, count);
             self.lost.notify_one();
         }
+    }
+
+    /// Whether nobody shall wait for this peer just now: others' knocks come on the same agents' streams.
+    fn is_congested(&self, name: &HostName) -> bool {
+        let table = self.table();
+        let since = table.peers.get(name).and_then(|entry| entry.congested);
+        since.is_some_and(|since| since.elapsed() < CONGESTED_FOR)
     }
 
     /// Counts what could not be forwarded. The agents still have it.
@@ -272,9 +294,10 @@ impl Peers {
                 forwarded: 0,
                 dropped: 0,
             };
-            table
-                .peers
-                .insert(name.clone(), Entry { epoch, queue, stop: stop.clone(), channel: None, status });
+            table.peers.insert(
+                name.clone(),
+                Entry { epoch, queue, stop: stop.clone(), channel: None, status, congested: None },
+            );
             let peer = Peer { name, epoch, address };
             tokio::spawn(link::run(self.clone(), peer, outgoing, stop));
         }

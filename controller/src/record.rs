@@ -15,12 +15,13 @@ use fleetknock_core::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// Everything of a fleet lies under these five.
+/// Everything of a fleet lies under these.
 const DOORS: &str = "doors/";
 const HOSTS: &str = "hosts/";
 const OPENINGS: &str = "openings/";
 const BANS: &str = "bans/";
 const CONTROLLERS: &str = "controllers/";
+const IDENTITY: &str = "identity";
 
 /// Where a record lies. One opening per door and source, one ban per source: the key makes them idempotent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +34,8 @@ pub enum Key {
     Door(DoorName),
     /// A host.
     Host(HostName),
+    /// Who the fleet is.
+    Identity,
     /// An opening.
     Opening(DoorName, Source),
 }
@@ -44,6 +47,7 @@ impl fmt::Display for Key {
             Self::Controller(name) => write!(f, "{CONTROLLERS}{name}"),
             Self::Door(name) => write!(f, "{DOORS}{name}"),
             Self::Host(name) => write!(f, "{HOSTS}{name}"),
+            Self::Identity => f.write_str(IDENTITY),
             Self::Opening(door, source) => write!(f, "{OPENINGS}{door}/{source}"),
         }
     }
@@ -54,6 +58,9 @@ impl FromStr for Key {
 
     fn from_str(key: &str) -> Result<Self, RecordError> {
         let unknown = |reason: String| RecordError { key: key.to_owned(), reason };
+        if key == IDENTITY {
+            return Ok(Self::Identity);
+        }
         if let Some(name) = key.strip_prefix(DOORS) {
             return name.parse().map(Self::Door).map_err(|e| unknown(e.to_string()));
         }
@@ -117,6 +124,14 @@ pub struct MemberRecord {
     pub version: String,
     /// When its process started, by its own clock.
     pub started: Timestamp,
+}
+
+/// Who the fleet is, written once by the first of its controllers. By it a store that was emptied is told from one that
+/// never held a fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityRecord {
+    /// Random, 32 hexadecimal digits.
+    pub id: String,
 }
 
 /// Who asked for an opening or a ban.

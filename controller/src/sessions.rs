@@ -63,6 +63,9 @@ pub struct Session {
 #[derive(Debug, Default)]
 pub struct Sessions {
     sessions: HashMap<HostName, Session>,
+    /// What was known last of hosts that are not connected here any more. Bounded by the fleet's hosts: what is said of
+    /// a host that is forgotten goes with it.
+    last: HashMap<HostName, Info>,
     /// Agents cut off because they did not read.
     pub cut_off: u64,
 }
@@ -101,6 +104,7 @@ impl Sessions {
         now: Timestamp,
     ) -> Option<Session> {
         snapshot(&host, &mut session, fleet, wide, false, now);
+        self.last.remove(&host);
         let old = self.sessions.insert(host, session);
         if let Some(old) = &old {
             let reason = "another agent with this host's name has connected".to_owned();
@@ -115,12 +119,24 @@ impl Sessions {
         if self.sessions.get(host)?.number != number {
             return None;
         }
-        self.sessions.remove(host)
+        let session = self.sessions.remove(host)?;
+        self.last.insert(host.clone(), session.info.clone());
+        Some(session)
     }
 
     /// The session of a host.
     pub fn of(&self, host: &HostName) -> Option<&Session> {
         self.sessions.get(host)
+    }
+
+    /// What was known last of a host that is not connected here any more.
+    pub fn last_of(&self, host: &HostName) -> Option<&Info> {
+        self.last.get(host)
+    }
+
+    /// The hosts that are connected here.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostName> {
+        self.sessions.keys()
     }
 
     /// The session of a host, if it still is the one of that number.
@@ -154,6 +170,7 @@ impl Sessions {
 
     /// Tells all agents everything again, after the fleet's copy was read anew.
     pub fn reassert_all(&mut self, fleet: &Fleet, wide: &FleetWide, now: Timestamp) {
+        self.last.retain(|host, _| fleet.hosts().contains_key(host));
         for (host, session) in &mut self.sessions {
             snapshot(host, session, fleet, wide, true, now);
         }
@@ -219,8 +236,14 @@ impl Sessions {
                     }
                 }
                 Effect::DoorApplied(_) => guards = Guards::All,
-                Effect::HostChanged(host) => guards.add(host),
+                Effect::HostChanged(host) => {
+                    if !fleet.hosts().contains_key(host) {
+                        self.last.remove(host);
+                    }
+                    guards.add(host);
+                }
                 Effect::Broken(_)
+                | Effect::Identified
                 | Effect::MemberJoined(_)
                 | Effect::MemberLeft(_)
                 | Effect::OpeningForgotten(_) => {}
@@ -247,6 +270,7 @@ impl Sessions {
             if let Some(session) = self.sessions.remove(&host) {
                 self.cut_off += 1;
                 session.stop.cancel();
+                self.last.insert(host, session.info);
             }
         }
     }
