@@ -50,7 +50,7 @@ const RETRY_MOST: Duration = Duration::from_secs(5);
 /// How long nothing may be heard before Welcome has said what to expect.
 const SILENCE_AT_FIRST: Duration = Duration::from_secs(10);
 /// A stream that lived this long was a good one: its end is the first failure, and a new round begins at once.
-const GOOD_AFTER: Duration = Duration::from_secs(5);
+pub const GOOD_AFTER: Duration = Duration::from_secs(5);
 
 /// What happens on the link.
 #[derive(Debug)]

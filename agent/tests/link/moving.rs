@@ -11,7 +11,7 @@ use std::{
 };
 
 use fleetknock_agent::link::{
-    Event, Link, Parting,
+    Event, GOOD_AFTER, Link, Parting,
     names::{Lookup, Names},
 };
 use fleetknock_proto::v1::{self, controller_message::Kind};
@@ -106,6 +106,26 @@ async fn a_dismissed_agent_goes_to_another_controller_without_asking_the_one_tha
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_long_stream_too_the_controller_that_dismissed_is_asked_last() {
+    let controllers = [Controller::start().await, Controller::start().await, Controller::start().await];
+    // Chance would send two agents in three to another one.
+    let mut agents = Vec::new();
+    for _ in 0..12 {
+        let host = Host::start(&controllers.each_ref());
+        let (at, stream) = attached(&controllers).await;
+        agents.push((host, at, stream));
+    }
+    tokio::time::sleep(GOOD_AFTER).await;
+    let mut moved = Vec::new();
+    for (_host, at, stream) in &mut agents {
+        let before = controllers[*at].seen().hellos.len();
+        stream.dismiss();
+        moved.push(attached(&controllers).await);
+        assert_eq!(controllers[*at].seen().hellos.len(), before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_of_the_controller_and_resends_are_counted() {
     let controllers = [Controller::start().await, Controller::start().await, Controller::start().await];
     let mut registry = Registry::default();
@@ -165,8 +185,11 @@ async fn a_controller_that_hangs_is_passed_over() {
 async fn a_controller_whose_machine_is_gone_is_left_though_nobody_closes_the_stream() {
     let behind = Controller::start().await;
     let wire = Wire::start(behind.address()).await;
-    let _host = Host::start_with(&[], |parts| parts.controllers.push(wire.url()));
-    let stream = behind.attach(LONG).await;
+    let host = Host::start_with(&[], |parts| parts.controllers.push(wire.url()));
+    let mut stream = behind.attach(LONG).await;
+    // Observations come after Welcome has come.
+    host.see("203.0.113.5", "tcp/7001");
+    stream.observations().await;
     wire.cut.store(true, Relaxed);
     eventually("the agent to dial again", || wire.dialled.load(Relaxed) >= 2).await;
     drop(stream);
