@@ -14,6 +14,10 @@ use ipnet::IpNet;
 
 use crate::{membership, store::StoreSpec};
 
+pub use self::etcd::{EtcdSettings, EtcdSettingsError};
+
+pub mod etcd;
+
 const EXAMPLES: &str = "\
 Examples:
   fleetknock-controller --store embedded:/var/lib/fleetknock --insecure
@@ -53,6 +57,10 @@ pub struct Settings {
     /// How long the others wait before they take over from this one when it is gone without a word
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub lease: Duration,
+
+    /// How to use an etcd.
+    #[command(flatten)]
+    pub etcd: EtcdSettings,
 
     /// Where to serve /live, /ready and /metrics over HTTP; not at all unless given
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
@@ -161,6 +169,7 @@ impl Settings {
                 self.listen.port()
             )));
         }
+        self.store_of_fleet()?;
         fleetknock_runtime::log::check(&self.log).map_err(|error| usage(format!("--log: {error}")))
     }
 
@@ -178,15 +187,13 @@ impl Settings {
         self.advertise.clone().unwrap_or_else(|| format!("http://{}", self.listen))
     }
 
-    /// The store, with the fleet's place in it.
-    pub fn store_of_fleet(&self) -> StoreSpec {
-        match self.store.clone() {
-            StoreSpec::Etcd(mut options) => {
-                options.fleet = self.fleet.to_string();
-                StoreSpec::Etcd(options)
-            }
-            embedded @ StoreSpec::Embedded { .. } => embedded,
-        }
+    /// The store, with the fleet's place in it, and with what the files for an etcd hold.
+    ///
+    /// # Errors
+    /// One line that names the setting, its value and the remedy.
+    pub fn store_of_fleet(&self) -> anyhow::Result<StoreSpec> {
+        let completed = self.etcd.complete(self.store.clone(), self.fleet.as_str());
+        completed.map_err(|error| fleetknock_runtime::exit::coded(fleetknock_runtime::exit::USAGE, error))
     }
 
     /// How the matcher shall follow knocks.

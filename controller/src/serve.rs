@@ -71,7 +71,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         drain.spawn_vital("admin server", async move { Ok(admin.serve(readiness, registry, stop).await?) });
     }
 
-    let store = store::open(&settings.store_of_fleet())
+    let store = store::open(&settings.store_of_fleet()?)
         .await
         .map_err(|error| exit::coded(exit::UNAVAILABLE, error))
         .with_context(|| format!("cannot open --store {}", settings.store))?;

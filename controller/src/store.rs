@@ -24,6 +24,7 @@ pub mod embedded;
 pub mod etcd;
 mod judge;
 mod leases;
+pub mod ledger;
 pub mod memory;
 mod mirror;
 pub mod spec;

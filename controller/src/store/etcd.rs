@@ -1,6 +1,6 @@
 //! The store of several controllers: an etcd cluster, version 3.4 or later.
 //!
-//! Keys lie under `/fleetknock/FLEET/`; revisions are etcd's own. This file and its folder are the only place that
+//! Keys lie under `/fleetknock/FLEET/`, or another prefix; revisions are etcd's own. This file and its folder are the only place that
 //! knows etcd's client.
 //!
 //! **Members.** One client per endpoint and a preferred one among them (`members`): a call goes to the preferred
@@ -29,6 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use etcd_client::{GetOptions, GetResponse, KeyValue, ResponseHeader};
 use tokio::time::Instant;
+use tracing::warn;
 
 use self::codec::{Codec, Tags};
 use self::leasing::Ask;
@@ -69,7 +70,10 @@ impl EtcdStore {
     /// [`StoreError::Invalid`] for options no cluster can take.
     pub fn open(options: EtcdOptions) -> Result<Self, StoreError> {
         options.check()?;
-        let codec = Codec::new(&options.fleet);
+        if options.user.is_some() && options.tls.is_none() {
+            warn!("the password for etcd crosses the network in clear; use https endpoints and --etcd-ca");
+        }
+        let codec = Codec::new(&options.prefix, &options.fleet);
         Ok(Self { members: Arc::new(Members::new(&options)?), codec, tags: Tags::new() })
     }
 

@@ -62,6 +62,13 @@ impl Leases {
         Some(Lease { id, ttl: held.ttl })
     }
 
+    /// Begins the time of all leases anew, also of those whose time is up.
+    pub(super) fn renew_all(&mut self, at: Instant) {
+        for held in self.held.values_mut() {
+            held.until = held.until.max(at + held.ttl);
+        }
+    }
+
     /// Ends a lease; whether there was one.
     pub(super) fn end(&mut self, id: LeaseId) -> bool {
         self.held.remove(&id).is_some()

@@ -60,6 +60,13 @@ impl Picture {
         self.size
     }
 
+    /// All entries under a prefix.
+    pub(super) fn list(&self, prefix: &str) -> Listing {
+        let entries = self.entries.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        let entries = entries.take_while(|(key, _)| key.starts_with(prefix));
+        Listing { entries: entries.map(|(key, kept)| entry(key, kept)).collect(), revision: self.revision }
+    }
+
     /// Carries a commit out.
     pub(super) fn apply(&mut self, changes: &Changes) {
         self.revision = changes.revision;
@@ -219,15 +226,7 @@ impl Mirror {
 
     /// All entries under a prefix.
     pub(super) fn list(&self, prefix: &str) -> Listing {
-        self.with_picture(|picture| {
-            let from = (Bound::Included(prefix), Bound::Unbounded);
-            let entries = picture.entries.range::<str, _>(from);
-            let entries = entries.take_while(|(key, _)| key.starts_with(prefix));
-            Listing {
-                entries: entries.map(|(key, kept)| entry(key, kept)).collect(),
-                revision: picture.revision,
-            }
-        })
+        self.with_picture(|picture| picture.list(prefix))
     }
 
     /// Every change after a revision under a prefix.

@@ -6,6 +6,10 @@ use std::str::FromStr;
 
 use super::StoreError;
 
+/// Where fleets lie in an etcd when nobody named another place.
+pub const PREFIX_DEFAULT: &str = "/fleetknock/";
+/// The longest such place in bytes. With a fleet's name and a key it stays far below what etcd takes.
+pub const PREFIX_MAX: usize = 256;
 /// The fleet of an etcd store when nobody named one.
 const FLEET_DEFAULT: &str = "default";
 /// The longest name of a fleet in bytes, as for a DNS name (RFC 1035 section 2.3.4).
@@ -62,7 +66,9 @@ impl fmt::Display for StoreSpec {
 pub struct EtcdOptions {
     /// Client URLs of the members, without a path.
     pub endpoints: Vec<String>,
-    /// All keys lie under `/fleetknock/FLEET/`. Lower-case letters, digits, hyphens and dots.
+    /// Where fleets lie: a path that begins and ends with a slash.
+    pub prefix: String,
+    /// All keys lie under the prefix and `FLEET/`. Lower-case letters, digits, hyphens and dots.
     pub fleet: String,
     /// Name and password, when the cluster has authentication on. The user's role needs to read and write the keys
     /// under the fleet's prefix, nothing else.
@@ -74,7 +80,8 @@ pub struct EtcdOptions {
 impl EtcdOptions {
     /// Without authentication, for the fleet `default`.
     pub fn new(endpoints: Vec<String>) -> Self {
-        Self { endpoints, fleet: FLEET_DEFAULT.to_owned(), user: None, tls: None }
+        let (prefix, fleet) = (PREFIX_DEFAULT.to_owned(), FLEET_DEFAULT.to_owned());
+        Self { endpoints, prefix, fleet, user: None, tls: None }
     }
 
     /// Refuses what [`StoreSpec`]'s parser would not have made.
@@ -86,6 +93,7 @@ impl EtcdOptions {
         if self.endpoints.is_empty() {
             return Err(StoreError::Invalid("no etcd endpoint is given".to_owned()));
         }
+        check_path(&self.prefix)?;
         let fits =
             |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
         if self.fleet.is_empty() || self.fleet.len() > FLEET_MAX || !self.fleet.bytes().all(fits) {
@@ -100,9 +108,9 @@ impl EtcdOptions {
                 return Err(StoreError::Invalid(format!(
                     "etcd endpoint {url:?}: {}",
                     if secure {
-                        "https needs the TLS settings of etcd"
+                        "https needs --etcd-ca"
                     } else {
-                        "TLS settings need https URLs"
+                        "TLS settings such as --etcd-ca need an https URL"
                     }
                 )));
             }
@@ -117,6 +125,7 @@ impl fmt::Debug for EtcdOptions {
         formatter
             .debug_struct("EtcdOptions")
             .field("endpoints", &self.endpoints)
+            .field("prefix", &self.prefix)
             .field("fleet", &self.fleet)
             .field("user", &self.user.as_ref().map(|(name, _)| name))
             .field("tls", &self.tls.is_some())
@@ -131,6 +140,27 @@ pub struct EtcdTls {
     pub authority_pem: Vec<u8>,
     /// Our certificate chain and its private key, for clusters that ask for one.
     pub identity_pem: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Refuses what is no place in an etcd: printable ASCII, a slash at both ends, no empty part.
+///
+/// # Errors
+///
+/// [`StoreError::Invalid`].
+pub fn check_path(prefix: &str) -> Result<(), StoreError> {
+    let fits = prefix.len() <= PREFIX_MAX
+        && prefix.starts_with('/')
+        && prefix.ends_with('/')
+        && !prefix.contains("//")
+        && prefix.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits {
+        return Ok(());
+    }
+    // Cut, not to print something unbounded.
+    let shown: String = prefix.chars().take(PREFIX_MAX).collect();
+    Err(StoreError::Invalid(format!(
+        "prefix {shown:?}: printable ASCII of at most {PREFIX_MAX} bytes that begins and ends with a slash"
+    )))
 }
 
 fn endpoint(given: &str, url: &str) -> Result<String, StoreError> {

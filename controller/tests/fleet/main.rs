@@ -8,3 +8,4 @@
 
 mod promises;
 mod support;
+mod writes;

@@ -1,4 +1,4 @@
-//! The store in etcd: failures of servers and connections, compaction, and several fleets and users in one cluster.
+//! The store in etcd: failures of servers and connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,13 +16,13 @@ use crate::support::*;
 /// The deadline, and what a busy machine adds.
 const DEADLINE_AND_SLACK: Duration = Duration::from_millis(4500);
 
-struct Fixture {
-    store: Shared,
-    cluster: Cluster,
+pub(crate) struct Fixture {
+    pub(crate) store: Shared,
+    pub(crate) cluster: Cluster,
 }
 
 impl Fixture {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::of(1).await
     }
 
@@ -31,62 +31,16 @@ impl Fixture {
         Self { store: open(EtcdOptions::new(cluster.urls())), cluster }
     }
 
-    fn store(&self) -> &Shared {
+    pub(crate) fn store(&self) -> &Shared {
         &self.store
     }
 
-    fn server(&mut self) -> &mut Server {
+    pub(crate) fn server(&mut self) -> &mut Server {
         &mut self.cluster.members[0]
-    }
-
-    fn compact(&mut self, revision: Revision) {
-        let answer = self
-            .server()
-            .call("/v3/kv/compaction", &format!(r#"{{"revision":"{revision}","physical":true}}"#));
-        assert!(answer.contains("revision"), "{answer}");
     }
 }
 
 crate::conformance!(Fixture);
-
-#[tokio::test]
-async fn a_watch_from_before_a_compaction_is_told_so() {
-    let mut fixture = Fixture::new().await;
-    let store = fixture.store().clone();
-    set(&store, [put("a", "1")]).await;
-    let compacted = set(&store, [delete("a")]).await;
-    let last = set(&store, [put("b", "1")]).await;
-    fixture.compact(compacted);
-
-    let mut late = store.watch("", compacted - 1).await.unwrap();
-    let ended = next(&mut late).await;
-    assert!(matches!(ended, Err(StoreError::Compacted { oldest }) if oldest == compacted), "{ended:?}");
-    let mut just_in_time = store.watch("", compacted).await.unwrap();
-    assert_eq!(
-        next(&mut just_in_time).await.unwrap(),
-        Changes { revision: last, changes: vec![put("b", "1")] }
-    );
-    assert_eq!(store.list("").await.unwrap().revision, last);
-}
-
-#[tokio::test]
-async fn a_watch_that_was_cut_off_over_a_compaction_is_told_so() {
-    let mut fixture = Fixture::new().await;
-    let store = fixture.store().clone();
-    let start = set(&store, [put("a", "0")]).await;
-    let mut watch = store.watch("", start).await.unwrap();
-    fixture.server().kill();
-    fixture.server().restart();
-    // A read finds the broken connection; a blind put on it would be of unknown outcome.
-    store.probe().await.unwrap();
-    let mut last = 0;
-    for turn in 0..5 {
-        last = set(&store, [put("a", turn.to_string())]).await;
-    }
-    fixture.compact(last);
-    let ended = next(&mut watch).await;
-    assert!(matches!(ended, Err(StoreError::Compacted { oldest }) if oldest == last), "{ended:?}");
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_outlives_its_server_and_loses_nothing() {
@@ -293,168 +247,7 @@ async fn a_lease_outlives_a_leader_and_a_member_that_says_nothing() {
     assert!(store.keep_alive(next.id).await.unwrap().is_some());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_etcd_that_lost_its_data_ends_watches_and_is_followed_from_a_new_listing() {
-    for other_cluster in [false, true] {
-        let mut fixture = Fixture::new().await;
-        let store = fixture.store().clone();
-        let mut last = 0;
-        for turn in 0..10 {
-            last = set(&store, [put("a", turn.to_string())]).await;
-        }
-        let mut watch = store.watch("", last).await.unwrap();
-        is_quiet(&mut watch).await;
-        fixture.server().kill();
-        fixture.server().wipe();
-        if other_cluster {
-            fixture.server().become_another_cluster();
-        }
-        fixture.server().restart();
-        if other_cluster {
-            // Its revision passes the one that is watched from; "eA==" is an x, which is nobody's.
-            for _ in 0..30 {
-                fixture.server().call("/v3/kv/put", r#"{"key":"eA=="}"#);
-            }
-        }
-        // Nobody asks anything: the watch finds out by itself.
-        let ended = next(&mut watch).await;
-        assert!(matches!(ended, Err(StoreError::Compacted { .. })), "{ended:?}");
-
-        let listing = store.list("").await.unwrap();
-        assert_eq!(listing.entries, []);
-        let mut watch = store.watch("", listing.revision).await.unwrap();
-        let first = commit(&store, [expect("a", 0)], [put("a", "new")]).await.unwrap();
-        assert!(other_cluster || first < last);
-        assert_eq!(
-            next(&mut watch).await.unwrap(),
-            Changes { revision: first, changes: vec![put("a", "new")] }
-        );
-        is_quiet(&mut watch).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_etcd_that_is_restored_from_a_backup_ends_watches_and_fences_what_it_forgot() {
-    let mut fixture = Fixture::new().await;
-    let store = fixture.store().clone();
-    let kept = set(&store, [put("a", "kept")]).await;
-    fixture.server().kill();
-    fixture.server().back_up();
-    fixture.server().restart();
-    store.probe().await.unwrap();
-    let forgotten = set(&store, [put("member/a", "forgotten")]).await;
-    let last = set(&store, [put("b", "forgotten")]).await;
-    let (mut one, mut other) =
-        (store.watch("a", last).await.unwrap(), store.watch("", forgotten).await.unwrap());
-    assert_eq!(next(&mut other).await.unwrap().revision, last);
-    fixture.server().kill();
-    fixture.server().restore();
-    fixture.server().restart();
-
-    // The first to notice tells all; a decision that was fenced by what is forgotten is refused.
-    store.probe().await.unwrap();
-    for watch in [&mut one, &mut other] {
-        let ended = next(watch).await;
-        assert!(matches!(ended, Err(StoreError::Compacted { oldest }) if oldest == kept), "{ended:?}");
-    }
-    let fenced = commit(&store, [expect("member/a", forgotten)], [put("c", "1")]).await;
-    assert!(matches!(fenced, Err(StoreError::Conflict)), "{fenced:?}");
-    // A watch from a revision that is no longer there is not left waiting either.
-    let ended = next(&mut store.watch("", last).await.unwrap()).await;
-    assert!(matches!(ended, Err(StoreError::Compacted { .. })), "{ended:?}");
-    let listing = store.list("").await.unwrap();
-    assert_eq!((listing.revision, listing.entries.len()), (kept, 1));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_to_another_history_is_not_taken_for_one_of_the_known() {
-    let mut fixture = Fixture::new().await;
-    let store = fixture.store().clone();
-    for turn in 0..10 {
-        set(&store, [put("a", turn.to_string())]).await;
-    }
-    fixture.server().kill();
-    fixture.server().wipe();
-    fixture.server().restart();
-    // Safe to send again, so the broken connection does not hide what comes after it.
-    let unknown = commit(&store, [expect("code", 0)], [put("code", "used")]).await;
-    assert!(
-        matches!(&unknown, Err(StoreError::Unavailable(why)) if why.contains("went back")),
-        "{unknown:?}"
-    );
-    assert_eq!(set(&store, [put("a", "1")]).await, revision(&store).await);
-}
-
-#[tokio::test]
-async fn fleets_do_not_see_each_other() {
-    let fixture = Fixture::new().await;
-    let fleet =
-        |name: &str| open(EtcdOptions { fleet: name.to_owned(), ..EtcdOptions::new(fixture.cluster.urls()) });
-    let (one, other) = (fleet("a"), fleet("a-b"));
-    let mut watch = one.watch("", 0).await.unwrap();
-    set(&other, [put("x", "other")]).await;
-    let mine = set(&one, [put("x", "one")]).await;
-    assert_eq!(value(&one, "x").await.unwrap(), "one");
-    assert_eq!(keys(&other, "").await, ["x"]);
-    assert_eq!(next(&mut watch).await.unwrap(), Changes { revision: mine, changes: vec![put("x", "one")] });
-}
-
-#[tokio::test]
-async fn what_others_wrote_under_the_prefix_is_named() {
-    let mut fixture = Fixture::new().await;
-    let store = fixture.store().clone();
-    let mut watch = store.watch("", revision(&store).await).await.unwrap();
-    // Base64 of /fleetknock/default/doors/x and of "by hand".
-    fixture
-        .server()
-        .call("/v3/kv/put", r#"{"key":"L2ZsZWV0a25vY2svZGVmYXVsdC9kb29ycy94","value":"YnkgaGFuZA=="}"#);
-    let errors = [store.get("doors/x").await.err(), store.list("").await.err(), next(&mut watch).await.err()];
-    for error in errors {
-        assert!(matches!(&error, Some(StoreError::Broken(why)) if why.contains("doors/x")), "{error:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_user_logs_in_and_stays_in() {
-    let mut fixture = Fixture::new().await;
-    for (path, body) in [
-        ("user/add", r#"{"name":"root","password":"r"}"#),
-        ("role/add", r#"{"name":"root"}"#),
-        ("user/grant", r#"{"user":"root","role":"root"}"#),
-        ("user/add", r#"{"name":"knock","password":"right"}"#),
-        ("role/add", r#"{"name":"fleet"}"#),
-        // Base64 of /fleetknock/default/ and of the first key after it.
-        (
-            "role/grant",
-            r#"{"name":"fleet","perm":{"permType":"READWRITE","key":"L2ZsZWV0a25vY2svZGVmYXVsdC8=","range_end":"L2ZsZWV0a25vY2svZGVmYXVsdDA="}}"#,
-        ),
-        ("user/grant", r#"{"user":"knock","role":"fleet"}"#),
-        ("enable", "{}"),
-    ] {
-        let answer = fixture.server().call(&format!("/v3/auth/{path}"), body);
-        assert!(answer.contains("revision"), "{path}: {answer}");
-    }
-    let user = |password: &str| Some(("knock".to_owned(), password.to_owned()));
-    let options = EtcdOptions::new(fixture.cluster.urls());
-
-    let wrong = open(EtcdOptions { user: user("wrong"), ..options.clone() }).probe().await.unwrap_err();
-    assert!(matches!(&wrong, StoreError::Unavailable(why) if why.contains("user and password")), "{wrong}");
-    let nobody = open(options.clone()).probe().await.unwrap_err();
-    assert!(matches!(nobody, StoreError::Unavailable(_)), "{nobody}");
-    let elsewhere = EtcdOptions { user: user("right"), fleet: "other".to_owned(), ..options.clone() };
-    let elsewhere = open(elsewhere).probe().await.unwrap_err();
-    assert!(matches!(&elsewhere, StoreError::Unavailable(why) if why.contains("grant")), "{elsewhere}");
-
-    let store = open(EtcdOptions { user: user("right"), ..options });
-    let first = set(&store, [put("a", "1")]).await;
-    // The token lives for 2 s.
-    time::sleep(Duration::from_millis(3500)).await;
-    let mut watch = store.watch("", first).await.unwrap();
-    let second = set(&store, [put("a", "2")]).await;
-    assert_eq!(next(&mut watch).await.unwrap().revision, second);
-}
-
-fn open(options: EtcdOptions) -> Shared {
+pub(crate) fn open(options: EtcdOptions) -> Shared {
     Arc::new(EtcdStore::open(options).unwrap())
 }
 

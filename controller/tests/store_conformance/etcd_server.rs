@@ -23,16 +23,27 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts it and waits until it answers.
     pub(crate) fn start(count: usize) -> Self {
+        Self::start_with(count, None)
+    }
+
+    /// Starts one member that also serves TLS, to clients with a certificate only. The directory holds `ca.pem`,
+    /// `server.pem` and `server.key`.
+    pub(crate) fn start_secure(certificates: &Path) -> Self {
+        Self::start_with(1, Some(certificates))
+    }
+
+    fn start_with(count: usize, certificates: Option<&Path>) -> Self {
         for _ in 0..STARTS_MAX {
-            let ports: Vec<[u16; 2]> = (0..count).map(|_| free_ports()).collect();
+            let ports: Vec<[u16; 3]> = (0..count).map(|_| free_ports()).collect();
             let name = |index: usize| format!("member-{index}");
             let peers: Vec<_> = ports
                 .iter()
                 .enumerate()
-                .map(|(index, [_, peer])| format!("{}=http://127.0.0.1:{peer}", name(index)))
+                .map(|(index, [_, peer, _])| format!("{}=http://127.0.0.1:{peer}", name(index)))
                 .collect();
-            let mut members: Vec<_> =
-                (0..count).map(|index| Server::start(name(index), ports[index], peers.join(","))).collect();
+            let mut members: Vec<_> = (0..count)
+                .map(|index| Server::start(name(index), ports[index], peers.join(","), certificates))
+                .collect();
             if members.iter_mut().all(Server::answers) {
                 return Self { members };
             }
@@ -69,24 +80,31 @@ impl Cluster {
 /// One member.
 pub(crate) struct Server {
     name: String,
-    ports: [u16; 2],
+    /// For clients, for other members, and for clients that use TLS.
+    ports: [u16; 3],
     peers: String,
     /// Goes into the cluster's number.
     token: String,
+    certificates: Option<PathBuf>,
     directory: TempDir,
     child: Child,
 }
 
 impl Server {
-    fn start(name: String, ports: [u16; 2], peers: String) -> Self {
+    fn start(name: String, ports: [u16; 3], peers: String, certificates: Option<&Path>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let token = "fleetknock-test".to_owned();
-        let child = spawn(&name, ports, &peers, &token, &directory);
-        Self { name, ports, peers, token, directory, child }
+        let certificates = certificates.map(Path::to_owned);
+        let child = spawn(&name, ports, &peers, &token, certificates.as_deref(), &directory);
+        Self { name, ports, peers, token, certificates, directory, child }
     }
 
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports[0])
+    }
+
+    pub(crate) fn secure_url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.ports[2])
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -101,7 +119,8 @@ impl Server {
 
     /// Starts a killed one again, with what it has on disk.
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(&self.name, self.ports, &self.peers, &self.token, &self.directory);
+        let certificates = self.certificates.as_deref();
+        self.child = spawn(&self.name, self.ports, &self.peers, &self.token, certificates, &self.directory);
         assert!(self.answers(), "etcd does not start again");
     }
 
@@ -137,6 +156,26 @@ impl Server {
 
     pub(crate) fn resume(&self) {
         self.signal("CONT");
+    }
+
+    /// Asks for users and passwords from now on: `root`, and `knock` with the password `right` and one role, that may
+    /// read and write the keys under a prefix and nothing else.
+    pub(crate) fn turn_authentication_on(&self, prefix: &str) {
+        let [from, end] = [prefix.to_owned(), prefix.strip_suffix('/').unwrap().to_owned() + "0"].map(base64);
+        let range = format!(r#"{{"permType":"READWRITE","key":"{from}","range_end":"{end}"}}"#);
+        for (path, body) in [
+            ("user/add", r#"{"name":"root","password":"r"}"#),
+            ("role/add", r#"{"name":"root"}"#),
+            ("user/grant", r#"{"user":"root","role":"root"}"#),
+            ("user/add", r#"{"name":"knock","password":"right"}"#),
+            ("role/add", r#"{"name":"fleet"}"#),
+            ("role/grant", &format!(r#"{{"name":"fleet","perm":{range}}}"#)),
+            ("user/grant", r#"{"user":"knock","role":"fleet"}"#),
+            ("enable", "{}"),
+        ] {
+            let answer = self.call(&format!("/v3/auth/{path}"), body);
+            assert!(answer.contains("revision"), "{path}: {answer}");
+        }
     }
 
     /// A request to the JSON gateway, for what the store has no verb for. Returns the answer's body.
@@ -187,8 +226,23 @@ impl Drop for Server {
     }
 }
 
-fn spawn(name: &str, [client, peer]: [u16; 2], peers: &str, token: &str, directory: &TempDir) -> Child {
-    let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+fn spawn(
+    name: &str,
+    [client, peer, secure]: [u16; 3],
+    peers: &str,
+    token: &str,
+    certificates: Option<&Path>,
+    directory: &TempDir,
+) -> Child {
+    let (mut client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+    let mut tls = vec![];
+    if let Some(certificates) = certificates {
+        client.push_str(&format!(",https://127.0.0.1:{secure}"));
+        tls.push("--client-cert-auth".to_owned());
+        for (flag, file) in [("trusted-ca", "ca.pem"), ("cert", "server.pem"), ("key", "server.key")] {
+            tls.push(format!("--{flag}-file={}", certificates.join(file).display()));
+        }
+    }
     let log = std::fs::File::create(directory.path().join("log")).unwrap();
     let spawned = Command::new("etcd")
         .args(["--name", name, "--data-dir"])
@@ -200,6 +254,7 @@ fn spawn(name: &str, [client, peer]: [u16; 2], peers: &str, token: &str, directo
         // A lone member elects itself within one timeout; three on a busy machine keep a steady leader.
         .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
         .args(["--auth-token-ttl", "2"])
+        .args(tls)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
@@ -207,13 +262,27 @@ fn spawn(name: &str, [client, peer]: [u16; 2], peers: &str, token: &str, directo
     spawned.unwrap_or_else(|error| panic!("cannot run etcd ({error}): apt-get install etcd-server"))
 }
 
+/// RFC 4648 section 4.
+fn base64(text: String) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut encoded = String::new();
+    for group in text.as_bytes().chunks(3) {
+        let bits = group.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for place in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
+            encoded.push(if place <= group.len() { char::from(digit) } else { '=' });
+        }
+    }
+    encoded
+}
+
 fn copy(from: &Path, to: &Path) {
     let status = Command::new("cp").arg("-a").args([from, to]).status();
     assert!(status.unwrap().success());
 }
 
-/// Two ports that nobody listens on now. Held together, so that they differ.
-fn free_ports() -> [u16; 2] {
-    let held = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+/// Ports that nobody listens on now. Held together, so that they differ.
+fn free_ports() -> [u16; 3] {
+    let held = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     held.map(|listener| listener.local_addr().unwrap().port())
 }

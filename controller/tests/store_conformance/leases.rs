@@ -140,6 +140,7 @@ pub(crate) async fn a_fence_holds_as_long_as_the_lease_and_never_again(store: &S
 }
 
 pub(crate) async fn a_lease_is_as_long_as_asked_within_bounds(store: &Shared) {
+    let before = revision(store).await;
     let nanosecond = Duration::from_nanos(1);
     for ttl in [Duration::ZERO, LEASE_MIN - nanosecond, LEASE_MAX + nanosecond] {
         let refused = store.lease(ttl).await;
@@ -151,6 +152,7 @@ pub(crate) async fn a_lease_is_as_long_as_asked_within_bounds(store: &Shared) {
         assert!(store.keep_alive(lease.id).await.unwrap() >= Some(ttl));
         store.revoke(lease.id).await.unwrap();
     }
+    assert_eq!(revision(store).await, before, "a lease that binds nothing takes no revision");
 }
 
 /// That a watch tells of these deletions and nothing else, in one commit or several.

@@ -10,9 +10,15 @@
     reason = "the helpers of tests fail as tests do"
 )]
 
+#[cfg(feature = "etcd")]
+mod certificates;
 mod embedded;
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(feature = "etcd")]
+mod etcd_access;
+#[cfg(feature = "etcd")]
+mod etcd_history;
 #[cfg(feature = "etcd")]
 mod etcd_server;
 mod leases;

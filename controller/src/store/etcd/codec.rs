@@ -50,8 +50,8 @@ pub(super) struct Codec {
 }
 
 impl Codec {
-    pub(super) fn new(fleet: &str) -> Self {
-        Self { prefix: format!("/fleetknock/{fleet}/") }
+    pub(super) fn new(prefix: &str, fleet: &str) -> Self {
+        Self { prefix: format!("{prefix}{fleet}/") }
     }
 
     pub(super) fn encode_key(&self, key: &str) -> Vec<u8> {

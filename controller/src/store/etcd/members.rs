@@ -262,10 +262,13 @@ pub(super) fn sort(url: &str, error: etcd_client::Error) -> Failure {
         }
         other => return Failure::NotDone(format!("{url}: {other}")),
     };
-    let said = match root_cause(&status) {
-        Some(cause) => format!("{url}: {}: {cause}", status.message()),
-        None => format!("{url}: {}", status.message()),
-    };
+    let mut said = format!("{url}: {}", status.message());
+    if let Some(cause) = root_cause(&status).map(ToString::to_string).filter(|cause| !said.contains(cause)) {
+        said = format!("{said}: {cause}");
+    }
+    if said.contains("ertificate") {
+        said.push_str("; check --etcd-ca, --etcd-cert and --etcd-key");
+    }
     match status.code() {
         Code::OutOfRange if status.message().contains("compacted") => {
             Failure::Final(StoreError::Compacted { oldest: 0 })

@@ -49,6 +49,8 @@ fn options_that_no_cluster_can_take_are_refused() {
         EtcdOptions { endpoints: vec![], ..good.clone() },
         EtcdOptions { fleet: "a/b".to_owned(), ..good.clone() },
         EtcdOptions { fleet: String::new(), ..good.clone() },
+        EtcdOptions { prefix: "/x".to_owned(), ..good.clone() },
+        EtcdOptions { prefix: String::new(), ..good.clone() },
         EtcdOptions { tls, ..good.clone() },
         EtcdOptions { endpoints: vec!["https://a:2379".to_owned()], ..good.clone() },
     ] {

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn keys_and_values_come_back_as_they_were() {
-    let codec = Codec::new("a");
+    let codec = Codec::new("/fleetknock/", "a");
     assert_eq!(codec.encode_key("doors/x"), b"/fleetknock/a/doors/x");
     assert_eq!(codec.decode_key(b"/fleetknock/a/doors/x").unwrap(), "doors/x");
     let tag = Tags::new().next();
@@ -20,13 +20,13 @@ fn no_two_commits_share_a_tag() {
     let (one, other) = (Tags::new(), Tags::new());
     let tags = [one.next(), one.next(), other.next()];
     assert!(tags[0] != tags[1] && tags[0] != tags[2] && tags[1] != tags[2]);
-    let codec = Codec::new("a");
+    let codec = Codec::new("/fleetknock/", "a");
     assert!(!codec.is_tagged(&codec.encode_value(tags[0], b"same"), tags[1]));
 }
 
 #[test]
 fn what_somebody_else_wrote_is_named() {
-    let codec = Codec::new("a");
+    let codec = Codec::new("/fleetknock/", "a");
     for stored in [b"".as_slice(), b"by hand, and longer than the header", &[1; 16]] {
         let error = codec.decode_value("doors/x", stored).unwrap_err();
         assert!(
@@ -40,7 +40,7 @@ fn what_somebody_else_wrote_is_named() {
 
 #[test]
 fn a_range_ends_where_the_prefix_does() {
-    let (from, end) = Codec::new("a").range("doors/");
+    let (from, end) = Codec::new("/fleetknock/", "a").range("doors/");
     assert_eq!(
         (from.as_slice(), end.as_slice()),
         (b"/fleetknock/a/doors/".as_slice(), b"/fleetknock/a/doors0".as_slice())
