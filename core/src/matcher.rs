@@ -23,7 +23,8 @@
 //! Retransmissions (same host, port and fingerprint) count as one knock, the earliest of them.
 //!
 //! A door is *completed* when a report arrives that stands in a chain of all its steps. All knocks of that source that
-//! are known by then are spent for that door, though not for others.
+//! are known by then are spent for that door, though not for others, except those certainly after the last of such a
+//! chain: they may belong to the next knock, some of whose reports came before all of this one's.
 //!
 //! # Misses
 //!
@@ -274,8 +275,8 @@ impl Matcher {
     /// Spends what is known of a source for the doors that it has just completed.
     fn spend(&mut self, at: u32) {
         for progress in &self.judge.completed {
-            let key = self.index.door(progress.door).key;
-            self.arena.change(at, |window| window.spend(key, |key| self.index.has_key(key)));
+            let (key, spared) = (self.index.door(progress.door).key, progress.spared);
+            self.arena.change(at, |window| window.spend(key, spared, |key| self.index.has_key(key)));
         }
     }
 
@@ -315,7 +316,7 @@ impl Matcher {
     fn attempts_in(&self, judge: &mut Judge, slot: &arena::Slot, now: Timestamp) -> Vec<Attempt> {
         let source = slot.key.source();
         let under_way = judge.progress(&self.index, source, &slot.window).into_iter();
-        let attempts = under_way.map(|Progress { door, steps, chain }| {
+        let attempts = under_way.map(|Progress { door, steps, chain, .. }| {
             let door = self.index.door(door);
             Attempt {
                 door: DoorName::clone(&door.name),

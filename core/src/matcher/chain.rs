@@ -145,6 +145,8 @@ pub(super) struct Query {
     pub(super) step: usize,
     /// is one of these.
     pub(super) among: Set,
+    /// Whose last record is one of these.
+    pub(super) ends: Set,
     /// That uses none of these.
     pub(super) without: Set,
     pub(super) until: Until,
@@ -153,7 +155,7 @@ pub(super) struct Query {
 impl Query {
     /// Any chain of this length.
     pub(super) fn any(length: usize) -> Self {
-        Self { length, step: 0, among: Set::MAX, without: 0, until: Until::End }
+        Self { length, step: 0, among: Set::MAX, ends: Set::MAX, without: 0, until: Until::End }
     }
 }
 
@@ -219,7 +221,7 @@ impl Search<'_> {
             self.rows.fill(self.records, start);
             let passed = self.rows.before[start];
             let ends = if last == 0 { only(start) } else { self.pool(&query, last) & !only(start) & !passed };
-            for end in places(ends) {
+            for end in places(ends & query.ends) {
                 self.pay()?;
                 let (a, b) = (self.records[start].time, self.records[end].time);
                 if a.abs_diff(b) > self.view.within {

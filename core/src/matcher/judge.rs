@@ -35,6 +35,8 @@ pub(super) struct Progress {
     /// Accepted steps.
     pub(super) steps: usize,
     pub(super) chain: Chain,
+    /// Of a completed door: what is certainly after it, and may belong to the next knock.
+    pub(super) spared: Set,
 }
 
 /// Room for judging, kept so that judging allocates nothing.
@@ -82,7 +84,8 @@ impl Judge {
             let mut search =
                 Search { records: window.records(), view, rows: &mut self.rows, budget: &mut budget };
             if let Some(chain) = completion(&mut search, new) {
-                self.completed.push(Progress { door, steps: view.total, chain });
+                let spared = spared(&mut search, new);
+                self.completed.push(Progress { door, steps: view.total, chain, spared });
                 standing = Standing::Completed;
                 continue;
             }
@@ -161,7 +164,7 @@ impl Judge {
                 Search { records: window.records(), view, rows: &mut self.rows, budget: &mut budget };
             let found = (1..=view.reach()).rev().find_map(|steps| {
                 let query = Query { until: Until::Forever, ..Query::any(steps) };
-                search.find(query).map(|chain| Progress { door, steps, chain })
+                search.find(query).map(|chain| Progress { door, steps, chain, spared: 0 })
             });
             under_way.extend(found);
         }
@@ -192,7 +195,7 @@ impl Judge {
             if !door.admits(source) {
                 continue;
             }
-            let spent = first(window.spent(door.key));
+            let spent = window.spent(door.key);
             let floor = window.floor();
             let mut usable = first(window.records().len()) & !spent;
             if floor != 0 {
@@ -223,6 +226,26 @@ fn completion(search: &mut Search<'_>, new: usize) -> Option<Chain> {
     (0..length)
         .filter(|&step| search.view.may_use(step, new))
         .find_map(|step| search.find(Query { step, among: only(new), ..Query::any(length) }))
+}
+
+/// The records that are certainly after the last of some full chain with the new record in it.
+fn spared(search: &mut Search<'_>, new: usize) -> Set {
+    let view = search.view;
+    let length = view.total;
+    let mut spared: Set = 0;
+    for end in (0..search.records.len()).filter(|&at| view.may_use(length - 1, at)) {
+        let after = search.after(end);
+        let mut steps = (0..length).filter(|&step| view.may_use(step, new));
+        if after & !spared != 0
+            && steps.any(|step| {
+                let query = Query { step, among: only(new), ends: only(end), ..Query::any(length) };
+                search.find(query).is_some()
+            })
+        {
+            spared |= after;
+        }
+    }
+    spared
 }
 
 /// What the new record is to a door that it did not complete, and the length of the longest viable chain.
@@ -271,7 +294,8 @@ fn repeats(search: &mut Search<'_>, record: usize, at_least: usize, until: Until
     let among = !search.after(record);
     (at_least..=reach).any(|length| {
         (0..length).rev().any(|step| {
-            view.matches(step, record) && search.find(Query { length, step, among, without, until }).is_some()
+            view.matches(step, record)
+                && search.find(Query { length, step, among, without, until, ..Query::any(length) }).is_some()
         })
     })
 }

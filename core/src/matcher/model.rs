@@ -1,6 +1,9 @@
 //! The matcher's definition, written as plainly as it reads: one source, every sequence of its knocks tried.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
     door::{Door, DoorName, Knock, Step},
@@ -38,7 +41,7 @@ pub(super) struct Model {
     pub(super) hosts: BTreeMap<u32, (HostName, Labels)>,
     /// In the order of arrival.
     kept: Vec<Observation>,
-    spent: BTreeMap<DoorName, usize>,
+    spent: BTreeMap<DoorName, BTreeSet<usize>>,
     floor: u64,
 }
 
@@ -109,8 +112,16 @@ impl Model {
             .map(|door| door.name().clone())
             .collect();
         let verdict = self.verdict(at, &completed, now);
-        for name in &completed {
-            self.spent.insert(name.clone(), self.kept.len());
+        let doors: Vec<_> =
+            self.admitting(new).filter(|door| completed.contains(door.name())).cloned().collect();
+        for door in doors {
+            let mut chains = self.chains(&door, steps(&door).len(), &Until::End);
+            chains.retain(|chain| chain.contains(&at));
+            let next = |at: usize| {
+                chains.iter().any(|chain| before(&self.kept[chain[chain.len() - 1]], &self.kept[at]))
+            };
+            let spent: Vec<_> = (0..self.kept.len()).filter(|at| !next(*at)).collect();
+            self.spent.entry(door.name().clone()).or_default().extend(spent);
         }
         let ban = self.misses(now);
         if ban.is_some() {
@@ -135,7 +146,10 @@ impl Model {
         if latest(&dropped) >= horizon {
             self.floor = self.floor.max(latest(&dropped));
         }
-        self.spent.values_mut().filter(|count| **count > at).for_each(|count| *count -= 1);
+        for spent in self.spent.values_mut() {
+            *spent =
+                spent.iter().filter(|kept| **kept != at).map(|kept| kept - usize::from(*kept > at)).collect();
+        }
     }
 
     fn verdict(&self, new: usize, completed: &[DoorName], now: Timestamp) -> Said {
@@ -254,7 +268,7 @@ impl Model {
     }
 
     fn is_spent(&self, door: &Door, at: usize) -> bool {
-        self.spent.get(door.name()).is_some_and(|count| at < *count)
+        self.spent.get(door.name()).is_some_and(|spent| spent.contains(&at))
     }
 
     fn admitting(&self, record: &Observation) -> impl Iterator<Item = &Door> {

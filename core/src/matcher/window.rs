@@ -4,6 +4,8 @@ use std::{mem::size_of, slice};
 
 use crate::{knock::Observation, port::Port, source::Source};
 
+use super::chain::{Set, first};
+
 /// Records of one source, so that a set of them fits a `u64`.
 pub(super) const RECORDS_MAX: usize = 64;
 
@@ -85,11 +87,11 @@ pub(super) struct Extra {
     spent: Vec<Spent>,
 }
 
-/// The first `count` records may not be used for the door again.
+/// Records that may not be used for the door again.
 #[derive(Clone, Copy, Debug)]
 struct Spent {
     door: u32,
-    count: u8,
+    records: Set,
 }
 
 /// What became of a record that was offered to a window.
@@ -152,14 +154,12 @@ impl Window {
         }
     }
 
-    /// How many of the first records are spent for the door.
-    pub(super) fn spent(&self, door: u32) -> usize {
+    /// The records that are spent for the door.
+    pub(super) fn spent(&self, door: u32) -> Set {
         match self {
-            Self::Many { extra: Some(extra), .. } => extra
-                .spent
-                .iter()
-                .find(|spent| spent.door == door)
-                .map_or(0, |spent| usize::from(spent.count)),
+            Self::Many { extra: Some(extra), .. } => {
+                extra.spent.iter().find(|spent| spent.door == door).map_or(0, |spent| spent.records)
+            }
             _ => 0,
         }
     }
@@ -239,15 +239,16 @@ impl Window {
         Added::At(self.records().len() - 1)
     }
 
-    /// Makes every record that is known now unusable for the door. `live` tells whether a door still exists.
-    pub(super) fn spend(&mut self, door: u32, live: impl Fn(u32) -> bool) {
-        let count = self.records().len() as u8;
+    /// Makes every record that is known now unusable for the door, but for those that are spared. `live` tells whether a
+    /// door still exists.
+    pub(super) fn spend(&mut self, door: u32, spared: Set, live: impl Fn(u32) -> bool) {
+        let records = self.spent(door) | first(self.records().len()) & !spared;
         self.spill();
         if let Self::Many { extra, .. } = self {
             let spent = &mut extra.get_or_insert_default().spent;
             spent.retain(|spent| spent.door != door && live(spent.door));
             spent.reserve_exact(1);
-            spent.push(Spent { door, count });
+            spent.push(Spent { door, records });
         }
     }
 
@@ -269,9 +270,10 @@ impl Window {
         let dropped = records.remove(at);
         if let Some(extra) = extra {
             for spent in &mut extra.spent {
-                spent.count -= u8::from(usize::from(spent.count) > at);
+                let before = first(at);
+                spent.records = (spent.records & before) | (spent.records >> 1 & !before);
             }
-            extra.spent.retain(|spent| spent.count > 0);
+            extra.spent.retain(|spent| spent.records != 0);
         }
         if dropped.latest() >= horizon {
             self.raise_floor(dropped.latest());

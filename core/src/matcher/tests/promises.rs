@@ -179,6 +179,17 @@ fn redelivery_is_harmless_and_knocking_again_opens_again() {
 }
 
 #[test]
+fn the_next_knock_opens_even_when_some_of_it_is_reported_first() {
+    let all = Knocks::default()
+        .knocks("h1:tcp/7@0 h2:udp/8@100 h3:tcp/9@200 h1:tcp/7@1000 h2:udp/8@1100 h3:tcp/9@1200");
+    // Whole windows of hosts that come one after the other, as when another controller begins to follow the source.
+    for order in [[0, 3, 1, 2, 4, 5], [0, 3, 1, 4, 2, 5], [0, 3, 2, 5, 1, 4], [2, 5, 1, 4, 0, 3]] {
+        let reports = order.map(|which| all[which]);
+        assert_eq!(openings(THREE, &reports), 2, "{order:?}");
+    }
+}
+
+#[test]
 fn what_is_not_taken_in_says_why() {
     let config = Config { bans: None, ..Config::default() };
     let mut matcher = matcher(config, &[door("a", THREE, 5_000)]);
