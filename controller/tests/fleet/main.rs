@@ -7,5 +7,7 @@
 )]
 
 mod promises;
+mod several;
+mod store_loss;
 mod support;
 mod writes;

@@ -81,7 +81,12 @@ impl Controller {
     }
 
     pub(crate) async fn agent(&self, host: &str, role: &str) -> Agent {
-        Agent::connect(self.address, host, role).await
+        Agent::connect(self.address, host, role, false).await
+    }
+
+    /// An agent that every other controller has refused.
+    pub(crate) async fn agent_without_choice(&self, host: &str, role: &str) -> Agent {
+        Agent::connect(self.address, host, role, true).await
     }
 }
 
@@ -93,7 +98,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) async fn connect(address: SocketAddr, host: &str, role: &str) -> Self {
+    async fn connect(address: SocketAddr, host: &str, role: &str, last_resort: bool) -> Self {
         let (say, messages) = mpsc::channel(64);
         let hello = pb::Hello {
             host: host.to_owned(),
@@ -102,6 +107,7 @@ impl Agent {
             version: "test".to_owned(),
             firewall: "dry-run".to_owned(),
             management: vec!["192.0.2.0/24".to_owned()],
+            last_resort,
             ..pb::Hello::default()
         };
         say.send(pb::AgentMessage { kind: Some(Say::Hello(hello)) }).await.unwrap();

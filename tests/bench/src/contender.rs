@@ -99,19 +99,48 @@ pub(crate) fn one_host<'lab>(lab: &'lab Lab, client: &Host) -> Result<Contender<
 
 /// Steps on three hosts, a real etcd of three members; measured is the slowest host.
 pub(crate) fn three_hosts<'lab>(lab: &'lab Lab, client: &Host) -> Result<Contender<'lab>> {
-    let members =
-        ["etcd-1", "etcd-2", "etcd-3"].map(|name| lab.host(name)).into_iter().collect::<Result<Vec<_>>>()?;
-    let etcd = Etcd::start(&members, lab.directory())?;
-    let fleet = Fleet::start_with(lab, lab.host("control-etcd")?, etcd.store())?;
-    let names = ["edge-1", "db-1", "bastion-1"];
-    let agents = names.map(|name| fleet.agent(name, &[])).into_iter().collect::<Result<Vec<_>>>()?;
+    let store = etcd(lab, ["etcd-1", "etcd-2", "etcd-3"])?;
+    let fleet = Fleet::start_with(lab, lab.host("control-etcd")?, store)?;
+    let name = "fleetknock, three hosts, three-member etcd";
+    over_three_hosts(lab, client, name, fleet, ["edge-1", "db-1", "bastion-1"])
+}
+
+/// The same with three controllers, and each host's agent at another one: two of three knocks are forwarded, and the
+/// opening reaches the host through a controller that mostly is not the one that decided.
+pub(crate) fn three_controllers<'lab>(lab: &'lab Lab, client: &Host) -> Result<Contender<'lab>> {
+    let store = etcd(lab, ["etcd-4", "etcd-5", "etcd-6"])?;
+    let hosts = hosts(lab, ["control-1", "control-2", "control-3"])?;
+    let fleet = Fleet::start_several(lab, &hosts, &store)?;
+    let name = "fleetknock, the same and three controllers";
+    over_three_hosts(lab, client, name, fleet, ["edge-2", "db-2", "bastion-2"])
+}
+
+fn etcd(lab: &Lab, names: [&str; 3]) -> Result<String> {
+    Ok(Etcd::start(&hosts(lab, names)?, lab.directory())?.store())
+}
+
+fn hosts(lab: &Lab, names: [&str; 3]) -> Result<Vec<Host>> {
+    names.into_iter().map(|name| lab.host(name)).collect()
+}
+
+/// A step on each host; the last one opens. Each agent is at a controller of its own, if there are several.
+fn over_three_hosts<'lab>(
+    lab: &'lab Lab,
+    client: &Host,
+    name: &'static str,
+    fleet: Fleet<'lab>,
+    names: [&str; 3],
+) -> Result<Contender<'lab>> {
+    let mut agents = Vec::new();
+    for (host, controller) in hosts(lab, names)?.iter().zip(fleet.controllers().iter().cycle()) {
+        agents.push(fleet.agent_of(host, &[], &["--firewall", "auto"], &[controller])?);
+    }
     let target = agents.last().context("no agents")?.host().clone();
     target.serve(&[SERVICE], &[])?;
     fleet.wait_connected(3)?;
-    fleet.apply(&door(&names, "bastion-1"))?;
+    fleet.apply(&door(&names, names[2]))?;
     fleet.wait_guarded(client, &[target.at(SERVICE)])?;
     let knock = agents.iter().zip(PORTS).map(|(agent, port)| Shot::Tcp(agent.host().at(port))).collect();
-    let name = "fleetknock, three hosts, three-member etcd";
     Ok(Contender { name, knock, target: target.at(SERVICE), _fleet: Some(fleet) })
 }
 

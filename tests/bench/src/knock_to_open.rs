@@ -53,6 +53,7 @@ fn measure(lab: &Lab) -> Result<Vec<Row>> {
         contender::in_kernel(lab)?,
         contender::one_host(lab, &client)?,
         contender::three_hosts(lab, &client)?,
+        contender::three_controllers(lab, &client)?,
         contender::knockd(lab)?,
     ];
     for contender in &contenders {
