@@ -9,28 +9,44 @@ use fleetknock_proto::{
     v1::{self as pb, control_service_server::ControlService},
 };
 use futures::Stream;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{decide::DecideError, grant::Refusal, matching, peers::Peers, shared::Shared, store::StoreError};
 
+mod attempts;
 mod bans;
+mod controllers;
 mod doors;
-mod events;
+pub(crate) mod events;
 mod hosts;
 mod openings;
-mod page;
+pub(crate) mod page;
+
+/// Watchers of events at a time. Each has a stream from every peer, and those must leave room for other calls on the one
+/// connection to it.
+const WATCHERS_MAX: usize = 128;
 
 /// Serves operators.
 pub struct Service {
     shared: Arc<Shared>,
     matching: matching::Handle,
     peers: Arc<Peers>,
+    stop: CancellationToken,
+    watchers: Arc<Semaphore>,
 }
 
 impl Service {
-    /// Over the shared state, the matching and the other controllers.
-    pub fn new(shared: Arc<Shared>, matching: matching::Handle, peers: Arc<Peers>) -> Self {
-        Self { shared, matching, peers }
+    /// Over the shared state, the matching and the other controllers. `stop` ends all streams when this controller has
+    /// left.
+    pub fn new(
+        shared: Arc<Shared>,
+        matching: matching::Handle,
+        peers: Arc<Peers>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { shared, matching, peers, stop, watchers: Arc::new(Semaphore::new(WATCHERS_MAX)) }
     }
 }
 
@@ -38,16 +54,18 @@ impl Service {
 impl ControlService for Service {
     async fn get_controller(
         &self,
-        _: Request<pb::GetControllerRequest>,
+        request: Request<pb::GetControllerRequest>,
     ) -> Result<Response<pb::Controller>, Status> {
-        Err(Status::unimplemented("this controller does not answer that yet"))
+        let Self { shared, matching, peers, .. } = self;
+        controllers::one(shared, matching, peers, &request.into_inner()).await.map(Response::new)
     }
 
     async fn list_controllers(
         &self,
-        _: Request<pb::ListControllersRequest>,
+        request: Request<pb::ListControllersRequest>,
     ) -> Result<Response<pb::ListControllersResponse>, Status> {
-        Err(Status::unimplemented("this controller does not answer that yet"))
+        let Self { shared, matching, peers, .. } = self;
+        controllers::list(shared, matching, peers, &request.into_inner()).await.map(Response::new)
     }
 
     async fn apply_door(
@@ -76,39 +94,39 @@ impl ControlService for Service {
     }
 
     async fn get_host(&self, request: Request<pb::GetHostRequest>) -> Result<Response<pb::Host>, Status> {
-        hosts::one(&self.shared, &request.into_inner()).map(Response::new)
+        hosts::one(&self.shared, &self.peers, &request.into_inner()).await.map(Response::new)
     }
 
     async fn list_hosts(
         &self,
         request: Request<pb::ListHostsRequest>,
     ) -> Result<Response<pb::ListHostsResponse>, Status> {
-        hosts::list(&self.shared, request.into_inner()).map(Response::new)
+        hosts::list(&self.shared, &self.peers, request.into_inner()).await.map(Response::new)
     }
 
     async fn delete_host(
         &self,
         request: Request<pb::DeleteHostRequest>,
     ) -> Result<Response<pb::DeleteHostResponse>, Status> {
-        hosts::delete(&self.shared, &request.into_inner()).await.map(Response::new)
+        hosts::delete(&self.shared, &self.peers, &request.into_inner()).await.map(Response::new)
     }
 
     async fn get_opening(
         &self,
         request: Request<pb::GetOpeningRequest>,
     ) -> Result<Response<pb::Opening>, Status> {
-        openings::one(&self.shared, &request.into_inner()).map(Response::new)
+        openings::one(&self.shared, &self.peers, &request.into_inner()).await.map(Response::new)
     }
 
     async fn list_openings(
         &self,
         request: Request<pb::ListOpeningsRequest>,
     ) -> Result<Response<pb::ListOpeningsResponse>, Status> {
-        openings::list(&self.shared, &request.into_inner()).map(Response::new)
+        openings::list(&self.shared, &self.peers, &request.into_inner()).await.map(Response::new)
     }
 
     async fn open(&self, request: Request<pb::OpenRequest>) -> Result<Response<pb::Opening>, Status> {
-        openings::open(&self.shared, request.into_inner()).await.map(Response::new)
+        openings::open(&self.shared, &self.peers, request.into_inner()).await.map(Response::new)
     }
 
     async fn close(&self, request: Request<pb::CloseRequest>) -> Result<Response<pb::CloseResponse>, Status> {
@@ -141,7 +159,8 @@ impl ControlService for Service {
         &self,
         request: Request<pb::ListAttemptsRequest>,
     ) -> Result<Response<pb::ListAttemptsResponse>, Status> {
-        openings::attempts(&self.shared, &self.matching, request.into_inner()).await.map(Response::new)
+        let Self { shared, matching, peers, .. } = self;
+        attempts::list(shared, matching, peers, request.into_inner()).await.map(Response::new)
     }
 
     type WatchEventsStream = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;
@@ -150,20 +169,25 @@ impl ControlService for Service {
         &self,
         request: Request<pb::WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        events::watch(self.shared.clone(), request.into_inner()).map(Response::new)
+        let permit = self.watchers.clone().try_acquire_owned().map_err(|_| {
+            let reason = format!("{WATCHERS_MAX} watchers are connected to controller {}", self.shared.name);
+            Status::resource_exhausted(format!("{reason}, the limit; ask another one"))
+        })?;
+        let (shared, peers, stop) = (self.shared.clone(), self.peers.clone(), self.stop.clone());
+        events::watch(shared, peers, request.into_inner(), stop, permit).await.map(Response::new)
     }
 }
 
-fn door_name(field: &str, text: &str) -> Result<DoorName, Status> {
+pub(crate) fn door_name(field: &str, text: &str) -> Result<DoorName, Status> {
     text.parse().map_err(|e: fleetknock_core::host::NameError| refuse::invalid(field, e.to_string()))
 }
 
-fn source(field: &str, text: &str) -> Result<Source, Status> {
+pub(crate) fn source(field: &str, text: &str) -> Result<Source, Status> {
     text.parse().map_err(|e: fleetknock_core::source::SourceError| refuse::invalid(field, e.to_string()))
 }
 
 /// An optional filter: empty means all.
-fn optional<T>(
+pub(crate) fn optional<T>(
     field: &str,
     text: &str,
     parse: impl Fn(&str, &str) -> Result<T, Status>,
@@ -179,7 +203,7 @@ fn reason(text: &str, otherwise: &str) -> Result<String, Status> {
     Ok(if text.is_empty() { otherwise.to_owned() } else { text.to_owned() })
 }
 
-fn decided<T>(result: Result<T, DecideError>) -> Result<T, Status> {
+fn decided<T>(shared: &Shared, result: Result<T, DecideError>) -> Result<T, Status> {
     result.map_err(|error| match error {
         DecideError::Refused(Refusal::NoDoor(name)) => refuse::not_found("door", name.as_str()),
         DecideError::Refused(ref refusal @ Refusal::Banned { ref source_address, .. }) => {
@@ -189,13 +213,13 @@ fn decided<T>(result: Result<T, DecideError>) -> Result<T, Status> {
             refuse::precondition("door", door.as_str(), refusal.to_string())
         }
         DecideError::Refused(refusal) => Status::internal(refusal.to_string()),
-        DecideError::Suspended => refuse::unavailable(error.to_string()),
-        DecideError::Store(error) => store_error(&error),
+        DecideError::Suspended => refuse::unavailable(format!("controller {}: {error}", shared.name)),
+        DecideError::Store(error) => store_error(shared, &error),
         DecideError::Full { .. } => Status::resource_exhausted(error.to_string()),
     })
 }
 
-fn store_error(error: &StoreError) -> Status {
+fn store_error(shared: &Shared, error: &StoreError) -> Status {
     match error {
         StoreError::Conflict => refuse::conflict(
             "record",
@@ -204,7 +228,8 @@ fn store_error(error: &StoreError) -> Status {
         ),
         StoreError::Invalid(reason) => Status::invalid_argument(reason.clone()),
         StoreError::Compacted { .. } | StoreError::LeaseEnded | StoreError::Unavailable(_) => {
-            refuse::unavailable(format!("{error}; nothing was changed as far as is known; try again"))
+            let reason = "nothing was changed as far as is known; try again";
+            refuse::unavailable(format!("controller {}: {error}; {reason}", shared.name))
         }
         StoreError::Broken(_) => Status::internal(error.to_string()),
     }

@@ -71,6 +71,8 @@ pub struct AttemptFilter {
     pub door: Option<DoorName>,
     /// Only of this source.
     pub source: Option<Source>,
+    /// None at all: only how full the matcher is.
+    pub none: bool,
 }
 
 /// Attempts in flight, at most [`ATTEMPTS_MAX`], with their hosts' numbers, and how full the matcher is.
@@ -267,6 +269,11 @@ impl Service {
     fn answer(&self, question: Question) {
         let Question { filter, answer } = question;
         let stats = self.matcher.stats();
+        if filter.none {
+            let _gone =
+                answer.send(Attempts { attempts: Vec::new(), sources: stats.sources, limit: stats.limit });
+            return;
+        }
         let chosen = |attempt: &Attempt| {
             filter.door.as_ref().is_none_or(|door| attempt.door == *door)
                 && filter.source.is_none_or(|source| attempt.source == source)

@@ -6,6 +6,12 @@ use prometheus_client::{
     registry::Registry,
 };
 
+/// What may become of a knock.
+const VERDICTS: [&str; 7] = ["advanced", "banned", "completed", "ignored", "miss", "repeat", "waiting"];
+
+/// Why a complete knock may open nothing; `full` concerns bans.
+const KNOCKS_REFUSED: [&str; 7] = ["banned", "late", "no_door", "queue", "record", "store", "suspended"];
+
 /// What became of a knock; a small fixed set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct VerdictLabels {
@@ -54,6 +60,18 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Knocks judged, whatever became of them.
+    pub fn knocks_judged(&self) -> u64 {
+        let count = |verdict| self.knocks.get(&VerdictLabels { verdict }).map_or(0, |counter| counter.get());
+        VERDICTS.into_iter().map(count).sum()
+    }
+
+    /// Decisions of complete knocks, and few others, that could not be carried out.
+    pub fn knocks_refused(&self) -> u64 {
+        let count = |reason| self.refused.get(&RefusedLabels { reason }).map_or(0, |counter| counter.get());
+        KNOCKS_REFUSED.into_iter().map(count).sum()
+    }
+
     /// Registers every instrument under `fleetknock_controller_`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("fleetknock_controller");

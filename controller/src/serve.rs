@@ -165,7 +165,8 @@ impl Grpc {
         let agents = AgentServiceServer::new(agents)
             .max_decoding_message_size(limits::MESSAGE_MAX)
             .max_encoding_message_size(limits::MESSAGE_MAX);
-        let control = control_api::Service::new(shared.clone(), matching.clone(), peers.clone());
+        let control =
+            control_api::Service::new(shared.clone(), matching.clone(), peers.clone(), over.clone());
         let control = ControlServiceServer::new(control)
             .max_decoding_message_size(limits::MESSAGE_MAX)
             .max_encoding_message_size(limits::MESSAGE_MAX);

@@ -53,10 +53,51 @@ pub struct OnHost {
     pub took_us: u32,
 }
 
+/// What the hosts said of one opening.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reports(BTreeMap<HostName, Report>);
+
 /// All reports, by opening and host. Bounded by the openings whose records are kept: reports on others are not taken.
 #[derive(Debug, Default)]
 pub struct Statuses {
-    reports: HashMap<String, BTreeMap<HostName, Report>>,
+    reports: HashMap<String, Reports>,
+}
+
+impl Reports {
+    /// Takes in what was said to another controller. Of each host the last word on the latest refresh counts: an agent
+    /// that moved says it again where it is now.
+    pub fn merge(&mut self, host: HostName, report: Report) {
+        match self.0.get(&host) {
+            Some(held) if (held.generation, held.at) >= (report.generation, report.at) => {}
+            _ => {
+                self.0.insert(host, report);
+            }
+        }
+    }
+
+    /// All of them, by host.
+    pub fn iter(&self) -> impl Iterator<Item = (&HostName, &Report)> {
+        self.0.iter()
+    }
+
+    /// How an opening stands on each of its hosts.
+    pub fn of(&self, opening: &OpeningRecord, now: Timestamp) -> Vec<OnHost> {
+        let of_host = |host: &HostName| {
+            let report = self.0.get(host).filter(|report| report.generation == opening.generation);
+            let (state, changed) = match (report, &opening.withdrawn) {
+                (_, Some(how)) => (State::Withdrawn, how.at),
+                (Some(Report { state: State::Failed { reason }, at, .. }), None) => {
+                    (State::Failed { reason: reason.clone() }, *at)
+                }
+                (_, None) if opening.expires <= now => (State::Expired, opening.expires),
+                (Some(report), None) => (report.state.clone(), report.at),
+                (None, None) => (State::Pending, opening.refreshed),
+            };
+            let took_us = report.map_or(0, |report| report.took_us);
+            OnHost { host: host.clone(), state, changed, took_us }
+        };
+        opening.hosts.iter().map(of_host).collect()
+    }
 }
 
 impl Statuses {
@@ -65,7 +106,7 @@ impl Statuses {
         if !opening.hosts.contains(host) || report.generation > opening.generation {
             return false;
         }
-        let reports = self.reports.entry(opening.id.clone()).or_default();
+        let reports = &mut self.reports.entry(opening.id.clone()).or_default().0;
         let news = match reports.get(host) {
             Some(old) if old.generation > report.generation => return false,
             Some(old) => old.generation < report.generation || old.state != report.state,
@@ -80,25 +121,9 @@ impl Statuses {
         self.reports.remove(id);
     }
 
-    /// How an opening stands on each of its hosts.
-    pub fn of(&self, opening: &OpeningRecord, now: Timestamp) -> Vec<OnHost> {
-        let reports = self.reports.get(&opening.id);
-        let of_host = |host: &HostName| {
-            let report = reports.and_then(|reports| reports.get(host));
-            let report = report.filter(|report| report.generation == opening.generation);
-            let (state, changed) = match (report, &opening.withdrawn) {
-                (_, Some(how)) => (State::Withdrawn, how.at),
-                (Some(Report { state: State::Failed { reason }, at, .. }), None) => {
-                    (State::Failed { reason: reason.clone() }, *at)
-                }
-                (_, None) if opening.expires <= now => (State::Expired, opening.expires),
-                (Some(report), None) => (report.state.clone(), report.at),
-                (None, None) => (State::Pending, opening.refreshed),
-            };
-            let took_us = report.map_or(0, |report| report.took_us);
-            OnHost { host: host.clone(), state, changed, took_us }
-        };
-        opening.hosts.iter().map(of_host).collect()
+    /// What was said here of an opening, if anything was.
+    pub fn reports(&self, id: &str) -> Option<&Reports> {
+        self.reports.get(id)
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) async fn ban(shared: &Shared, request: pb::BanSourceRequest) -> Resul
         return Err(refuse::precondition("ban", &from.to_string(), reason));
     }
     let duration = if duration.is_zero() { shared.ban_for } else { duration };
-    let (ban, revision) = decided(decide::ban(shared, from, duration, By::Operator, &why).await)?;
+    let (ban, revision) = decided(shared, decide::ban(shared, from, duration, By::Operator, &why).await)?;
     shared.caught_up(revision).await;
     Ok(wire::ban(&ban))
 }
@@ -61,7 +61,7 @@ pub(super) async fn unban(
     if shared.state().fleet.ban(from, shared.now()).is_none() {
         return Err(refuse::not_found("ban", &from.to_string()));
     }
-    let revision = decided(decide::remove(shared, &Key::Ban(from)).await)?;
+    let revision = decided(shared, decide::remove(shared, &Key::Ban(from)).await)?;
     shared.caught_up(revision).await;
     Ok(pb::UnbanSourceResponse {})
 }

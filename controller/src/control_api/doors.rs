@@ -30,6 +30,7 @@ pub(super) async fn apply(
     let warnings = examine(shared, &door, request.weak)?;
 
     let (outcome, revision) = decided(
+        shared,
         decide::contend(shared, |at| {
             let state = shared.state();
             let held = state.fleet.doors().get(door.name());
@@ -207,10 +208,11 @@ pub(super) async fn delete(
         reason: "the door was deleted".to_owned(),
         kill_connections: request.kill_connections,
     };
-    let revision = decided(decide::remove(shared, &Key::Door(name.clone())).await)?;
+    let revision = decided(shared, decide::remove(shared, &Key::Door(name.clone())).await)?;
     shared.caught_up(revision).await;
     // After the door: an opening that was granted at the same moment is found now.
-    let (closed, revision) = decided(decide::close(shared, |opening| opening.door == name, &how).await)?;
+    let (closed, revision) =
+        decided(shared, decide::close(shared, |opening| opening.door == name, &how).await)?;
     shared.caught_up(revision).await;
     Ok(pb::DeleteDoorResponse { openings_withdrawn: u32::try_from(closed.len()).unwrap_or(u32::MAX) })
 }

@@ -1,8 +1,12 @@
-//! Hosts: get, list, forget.
+//! Hosts: get, list, forget. What the store says of a host is known here; what its agent says is known to the
+//! controller that it is connected to.
+
+use std::{collections::HashMap, time::Duration};
 
 use fleetknock_core::{
     host::{HostName, Labels},
     port::Port,
+    time::Timestamp,
 };
 use fleetknock_proto::{status as refuse, v1 as pb};
 use tonic::Status;
@@ -10,81 +14,164 @@ use tonic::Status;
 use super::{decided, page::Page};
 use crate::{
     decide,
+    peers::{
+        Peers,
+        ask::{Answers, Silence},
+        known,
+    },
     record::{HostRecord, Key},
     shared::{Shared, State},
-    wire,
 };
+
+/// An agent answers a probe every five seconds. One that has been silent for longer than this may be connected elsewhere
+/// by now.
+const SILENT_AFTER: Duration = Duration::from_secs(7);
 
 fn host_name(text: &str) -> Result<HostName, Status> {
     text.parse().map_err(|e: fleetknock_core::host::NameError| refuse::invalid("name", e.to_string()))
 }
 
-fn describe(shared: &Shared, state: &State, host: &HostRecord) -> pb::Host {
-    let session = state.sessions.of(&host.name);
-    let info = session.map(|session| &session.info);
-    let report = info.map(|info| info.report.clone()).unwrap_or_default();
-    let drops = report.drops.unwrap_or_default();
-    let offset = info.and_then(|info| info.offset);
-    pb::Host {
-        name: host.name.to_string(),
-        labels: host.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
-        addresses: host.addresses.clone(),
-        connected: session.is_some(),
-        controller: session.map(|_| shared.name.to_string()).unwrap_or_default(),
-        connected_since_ms: info.map_or(0, |info| info.since.as_millis()),
-        last_seen_ms: info.map_or(0, |info| info.last_seen.as_millis()),
-        version: host.version.clone(),
-        firewall: host.firewall.clone(),
-        clock_offset_us: offset.map_or(0, |offset| offset.micros),
-        clock_uncertainty_us: offset.map_or(0, |offset| wire::micros(offset.uncertainty)),
-        drops_kernel: drops.kernel,
-        drops_queue: drops.queue,
-        drops_malformed: drops.malformed,
-        drops_source_limit: drops.source_limit,
-        observations: info.map_or(0, |info| info.observations),
-        repairs: report.repairs,
-        last_repair: report.last_repair,
-        warnings: report.warnings,
-        revision: report.revision,
-        guarded: state.fleet.guarded(host).into_iter().map(|port: Port| port.into()).collect(),
-        doors: state.fleet.doors_on(host).map(|door| door.name().to_string()).collect(),
+/// What the agents of some hosts said of themselves, wherever they are connected.
+struct Told {
+    hosts: HashMap<String, pb::Host>,
+    unanswered: std::collections::BTreeMap<HostName, Silence>,
+}
+
+impl Told {
+    /// A host whose agent is connected to no controller that answers was connected last to the one that heard it last.
+    async fn of(shared: &Shared, peers: &Peers, names: &[HostName]) -> Self {
+        let here = known::hosts(shared, names);
+        let mut hosts: HashMap<_, _> = here.into_iter().map(|host| (host.name.clone(), host)).collect();
+        let now = shared.now();
+        let certain = |name: &HostName| {
+            hosts.get(name.as_str()).is_some_and(|host| {
+                host.connected && now.since(Timestamp::from_millis(host.last_seen_ms)) < SILENT_AFTER
+            })
+        };
+        let asked: Vec<_> = names.iter().filter(|name| !certain(name)).map(ToString::to_string).collect();
+        let Answers { answers, unanswered } = ask(peers, asked).await;
+        for (controller, answer) in answers {
+            for host in answer.hosts {
+                let host = pb::Host { controller: controller.to_string(), ..host };
+                let order = |host: &pb::Host| (host.connected, host.connected_since_ms, host.last_seen_ms);
+                match hosts.get(&host.name) {
+                    Some(held) if order(held) >= order(&host) => {}
+                    _ => {
+                        hosts.insert(host.name.clone(), host);
+                    }
+                }
+            }
+        }
+        Self { hosts, unanswered }
+    }
+
+    fn describe(&mut self, state: &State, host: &HostRecord) -> pb::Host {
+        let told = self.hosts.remove(host.name.as_str()).unwrap_or_default();
+        pb::Host {
+            name: host.name.to_string(),
+            labels: host.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            addresses: host.addresses.clone(),
+            version: host.version.clone(),
+            firewall: host.firewall.clone(),
+            guarded: state.fleet.guarded(host).into_iter().map(|port: Port| port.into()).collect(),
+            doors: state.fleet.doors_on(host).map(|door| door.name().to_string()).collect(),
+            ..told
+        }
     }
 }
 
-pub(super) fn one(shared: &Shared, request: &pb::GetHostRequest) -> Result<pb::Host, Status> {
-    let name = host_name(&request.name)?;
-    let state = shared.state();
-    let held = state.fleet.hosts().get(&name).ok_or_else(|| refuse::not_found("host", name.as_str()))?;
-    Ok(describe(shared, &state, &held.record))
+async fn ask(peers: &Peers, names: Vec<String>) -> Answers<pb::ConnectedHostsResponse> {
+    if names.is_empty() {
+        return Answers::none();
+    }
+    let question = pb::ConnectedHostsRequest { names };
+    let answers = peers.ask(|mut client| {
+        let question = question.clone();
+        async move { client.connected_hosts(question).await }
+    });
+    answers.await
 }
 
-pub(super) fn list(shared: &Shared, request: pb::ListHostsRequest) -> Result<pb::ListHostsResponse, Status> {
+pub(super) async fn one(
+    shared: &Shared,
+    peers: &Peers,
+    request: &pb::GetHostRequest,
+) -> Result<pb::Host, Status> {
+    let name = host_name(&request.name)?;
+    if !shared.state().fleet.hosts().contains_key(&name) {
+        return Err(refuse::not_found("host", name.as_str()));
+    }
+    let mut told = Told::of(shared, peers, std::slice::from_ref(&name)).await;
+    let state = shared.state();
+    let held = state.fleet.hosts().get(&name).ok_or_else(|| refuse::not_found("host", name.as_str()))?;
+    let mut host = told.describe(&state, &held.record);
+    if !host.connected {
+        for (controller, silence) in &told.unanswered {
+            let reason = &silence.reason;
+            host.warnings.push(format!(
+                "controller {controller} does not answer ({reason}): the host may be connected to it"
+            ));
+        }
+    }
+    Ok(host)
+}
+
+pub(super) async fn list(
+    shared: &Shared,
+    peers: &Peers,
+    request: pb::ListHostsRequest,
+) -> Result<pb::ListHostsResponse, Status> {
     let page = Page::parse(request.page_size, &request.page_token)?;
     let wanted =
         Labels::new(request.match_labels).map_err(|e| refuse::invalid("match_labels", e.to_string()))?;
+    let (names, next_page_token) = {
+        let state = shared.state();
+        let hosts = state.fleet.hosts().iter().filter(|(_, held)| held.record.labels.contain(&wanted));
+        page.cut(hosts.map(|(name, _)| (name.to_string(), name.clone())))
+    };
+    let mut told = Told::of(shared, peers, &names).await;
     let state = shared.state();
-    let hosts = state.fleet.hosts().iter().filter(|(_, held)| held.record.labels.contain(&wanted));
-    let (hosts, next_page_token) = page.cut(hosts.map(|(name, held)| (name.to_string(), &held.record)));
-    let hosts = hosts.into_iter().map(|host| describe(shared, &state, host)).collect();
-    Ok(pb::ListHostsResponse { hosts, next_page_token, unanswered: Vec::new() })
+    let held = names.iter().filter_map(|name| state.fleet.hosts().get(name));
+    let hosts = held.map(|held| told.describe(&state, &held.record)).collect();
+    let unanswered = told.unanswered.keys().map(ToString::to_string).collect();
+    Ok(pb::ListHostsResponse { hosts, next_page_token, unanswered })
 }
 
 pub(super) async fn delete(
     shared: &Shared,
+    peers: &Peers,
     request: &pb::DeleteHostRequest,
 ) -> Result<pb::DeleteHostResponse, Status> {
     let name = host_name(&request.name)?;
+    let connected = |to: &HostName| {
+        let reason = format!("the host '{name}' is connected to controller {to}; stop its agent first");
+        refuse::precondition("host", name.as_str(), reason)
+    };
     {
         let state = shared.state();
         if !state.fleet.hosts().contains_key(&name) {
             return Err(refuse::not_found("host", name.as_str()));
         }
         if state.sessions.of(&name).is_some() {
-            let reason = format!("the host '{name}' is connected; stop its agent first");
-            return Err(refuse::precondition("host", name.as_str(), reason));
+            return Err(connected(&shared.name));
         }
     }
-    let revision = decided(decide::remove(shared, &Key::Host(name)).await)?;
+    let Answers { answers, unanswered } = ask(peers, vec![name.to_string()]).await;
+    let holds = |answer: &pb::ConnectedHostsResponse| {
+        answer.hosts.iter().any(|host| host.connected && host.name == name.as_str())
+    };
+    if let Some((controller, _)) = answers.iter().find(|(_, answer)| holds(answer)) {
+        return Err(connected(controller));
+    }
+    // A controller whose process is gone holds nobody.
+    if let Some((controller, silence)) = unanswered.iter().find(|(_, silence)| !silence.dead) {
+        return Err(refuse::unavailable(format!(
+            "the host '{name}' may be connected to controller {controller}, which does not answer: {}; nothing was \
+             deleted, try again when it answers or has left the fleet",
+            silence.reason
+        )));
+    }
+    let revision = decided(shared, decide::remove(shared, &Key::Host(name)).await)?;
     shared.caught_up(revision).await;
     Ok(pb::DeleteHostResponse {})
 }

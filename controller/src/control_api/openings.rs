@@ -1,8 +1,8 @@
-//! Openings and attempts: get, list, open, close.
+//! Openings: get, list, open, close. What a host said of an opening is known to the controller that it is connected to.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use fleetknock_core::{door::OPEN_FOR_MAX, time::Timestamp};
+use fleetknock_core::door::OPEN_FOR_MAX;
 use fleetknock_proto::{status as refuse, v1 as pb};
 use tonic::Status;
 
@@ -10,47 +10,114 @@ use super::{decided, door_name, optional, page::Page, reason, source};
 use crate::{
     decide,
     grant::Request,
-    matching::{self, AttemptFilter},
+    peers::{Peers, ask::Answers, known},
     record::{By, OpeningRecord, Withdrawn},
-    shared::{Shared, State},
+    shared::Shared,
+    status::Reports,
     wire,
 };
 
-fn describe(state: &State, opening: &OpeningRecord, at: Timestamp) -> pb::Opening {
-    let effective = state.fleet.is_effective(opening, at);
-    wire::opening(opening, state.statuses.of(opening, at), effective, at)
-}
-
-pub(super) fn one(shared: &Shared, request: &pb::GetOpeningRequest) -> Result<pb::Opening, Status> {
-    let state = shared.state();
-    let held = state.fleet.opening(&request.id);
-    let held = held.ok_or_else(|| refuse::not_found("opening", &printable(&request.id)))?;
-    Ok(describe(&state, &held.record, shared.now()))
-}
-
-pub(super) fn list(
+/// How openings stand on their hosts, by what any controller was told; and who did not say what it was told.
+async fn describe(
     shared: &Shared,
+    peers: &Peers,
+    openings: &[OpeningRecord],
+) -> (Vec<pb::Opening>, Vec<String>) {
+    let ids: Vec<_> = {
+        let state = shared.state();
+        let elsewhere =
+            |opening: &&OpeningRecord| opening.hosts.iter().any(|host| state.sessions.of(host).is_none());
+        openings.iter().filter(elsewhere).map(|opening| opening.id.clone()).collect()
+    };
+    let answers = if ids.is_empty() { Answers::none() } else { ask(peers, ids).await };
+    let unanswered = answers.unanswered();
+    let mut told: HashMap<String, Reports> = HashMap::new();
+    for opening in answers.answers.into_values().flat_map(|answer| answer.openings) {
+        let reports = told.entry(opening.id).or_default();
+        opening
+            .reports
+            .iter()
+            .filter_map(known::heard)
+            .for_each(|(host, report)| reports.merge(host, report));
+    }
+    let (state, at) = (shared.state(), shared.now());
+    let described = openings.iter().map(|opening| {
+        let mut reports = told.remove(&opening.id).unwrap_or_default();
+        if let Some(here) = state.statuses.reports(&opening.id) {
+            here.iter().for_each(|(host, report)| reports.merge(host.clone(), report.clone()));
+        }
+        let effective = state.fleet.is_effective(opening, at);
+        let mut described = wire::opening(opening, reports.of(opening, at), effective, at);
+        if !unanswered.is_empty() {
+            // The rows are in the order of the hosts.
+            for (host, row) in opening.hosts.iter().zip(&mut described.hosts) {
+                if row.state() == pb::HostOpeningState::Pending && state.sessions.of(host).is_none() {
+                    row.reason = format!(
+                        "not known: controller {} did not answer, and the host may be connected to it",
+                        unanswered.join(", ")
+                    );
+                }
+            }
+        }
+        described
+    });
+    (described.collect(), unanswered.clone())
+}
+
+async fn describe_one(shared: &Shared, peers: &Peers, opening: OpeningRecord) -> Result<pb::Opening, Status> {
+    let (described, _) = describe(shared, peers, std::slice::from_ref(&opening)).await;
+    described.into_iter().next().ok_or_else(|| refuse::not_found("opening", &opening.id))
+}
+
+async fn ask(peers: &Peers, ids: Vec<String>) -> Answers<pb::OpeningReportsResponse> {
+    let question = pb::OpeningReportsRequest { ids };
+    let answers = peers.ask(|mut client| {
+        let question = question.clone();
+        async move { client.opening_reports(question).await }
+    });
+    answers.await
+}
+
+pub(super) async fn one(
+    shared: &Shared,
+    peers: &Peers,
+    request: &pb::GetOpeningRequest,
+) -> Result<pb::Opening, Status> {
+    let opening = shared.state().fleet.opening(&request.id).map(|held| held.record.clone());
+    let opening = opening.ok_or_else(|| refuse::not_found("opening", &printable(&request.id)))?;
+    describe_one(shared, peers, opening).await
+}
+
+pub(super) async fn list(
+    shared: &Shared,
+    peers: &Peers,
     request: &pb::ListOpeningsRequest,
 ) -> Result<pb::ListOpeningsResponse, Status> {
     let page = Page::parse(request.page_size, &request.page_token)?;
     let door = optional("door", &request.door, door_name)?;
     let from = optional("source", &request.source, source)?;
-    let at = shared.now();
-    let state = shared.state();
-    let openings = state.fleet.openings().values().map(|held| &held.record);
-    let mut openings: Vec<_> = openings
-        .filter(|opening| door.as_ref().is_none_or(|door| opening.door == *door))
-        .filter(|opening| from.is_none_or(|from| opening.source == from))
-        .filter(|opening| request.ended || state.fleet.is_effective(opening, at))
-        .map(|opening| (format!("{}/{}", opening.door, opening.source), opening))
-        .collect();
-    openings.sort_by(|a, b| a.0.cmp(&b.0));
-    let (openings, next_page_token) = page.cut(openings.into_iter());
-    let openings = openings.into_iter().map(|opening| describe(&state, opening, at)).collect();
-    Ok(pb::ListOpeningsResponse { openings, next_page_token, unanswered: Vec::new() })
+    let (openings, next_page_token) = {
+        let (state, at) = (shared.state(), shared.now());
+        let openings = state.fleet.openings().values().map(|held| &held.record);
+        let mut openings: Vec<_> = openings
+            .filter(|opening| door.as_ref().is_none_or(|door| opening.door == *door))
+            .filter(|opening| from.is_none_or(|from| opening.source == from))
+            .filter(|opening| request.ended || state.fleet.is_effective(opening, at))
+            .map(|opening| (format!("{}/{}", opening.door, opening.source), opening))
+            .collect();
+        openings.sort_by(|a, b| a.0.cmp(&b.0));
+        let (openings, next_page_token) = page.cut(openings.into_iter());
+        (openings.into_iter().cloned().collect::<Vec<_>>(), next_page_token)
+    };
+    let (openings, unanswered) = describe(shared, peers, &openings).await;
+    Ok(pb::ListOpeningsResponse { openings, next_page_token, unanswered })
 }
 
-pub(super) async fn open(shared: &Shared, request: pb::OpenRequest) -> Result<pb::Opening, Status> {
+pub(super) async fn open(
+    shared: &Shared,
+    peers: &Peers,
+    request: pb::OpenRequest,
+) -> Result<pb::Opening, Status> {
     let duration = Duration::from_millis(request.for_ms);
     if duration > OPEN_FOR_MAX {
         return Err(refuse::invalid("for_ms", format!("at most {} h", OPEN_FOR_MAX.as_secs() / 3600)));
@@ -63,9 +130,9 @@ pub(super) async fn open(shared: &Shared, request: pb::OpenRequest) -> Result<pb
         by: By::Operator,
         reason: reason(&request.reason, "")?,
     };
-    let (opening, revision) = decided(decide::open(shared, &request).await)?;
+    let (opening, revision) = decided(shared, decide::open(shared, &request).await)?;
     shared.caught_up(revision).await;
-    Ok(describe(&shared.state(), &opening, shared.now()))
+    describe_one(shared, peers, opening).await
 }
 
 pub(super) async fn close(shared: &Shared, request: pb::CloseRequest) -> Result<pb::CloseResponse, Status> {
@@ -88,48 +155,15 @@ pub(super) async fn close(shared: &Shared, request: pb::CloseRequest) -> Result<
             && door.as_ref().is_none_or(|door| opening.door == *door)
             && from.is_none_or(|from| opening.source == from)
     };
-    let (closed, revision) = decided(decide::close(shared, chosen, &how).await)?;
+    let (closed, revision) = decided(shared, decide::close(shared, chosen, &how).await)?;
     shared.caught_up(revision).await;
+    // They are withdrawn everywhere, whatever the hosts said before: nobody else is asked.
     let (state, at) = (shared.state(), shared.now());
-    Ok(pb::CloseResponse { closed: closed.iter().map(|opening| describe(&state, opening, at)).collect() })
-}
-
-pub(super) async fn attempts(
-    shared: &Shared,
-    matching: &matching::Handle,
-    request: pb::ListAttemptsRequest,
-) -> Result<pb::ListAttemptsResponse, Status> {
-    let page = Page::parse(request.page_size, &request.page_token)?;
-    let filter = AttemptFilter {
-        door: optional("door", &request.door, door_name)?,
-        source: optional("source", &request.source, source)?,
-    };
-    let found =
-        matching.attempts(filter).await.map_err(|stopped| refuse::unavailable(stopped.to_string()))?;
-    let state = shared.state();
-    let mut attempts: Vec<_> = found
-        .attempts
-        .iter()
-        .map(|attempt| (format!("{}/{}", attempt.door, attempt.source), attempt))
-        .collect();
-    attempts.sort_by(|a, b| a.0.cmp(&b.0));
-    let (attempts, next_page_token) = page.cut(attempts.into_iter());
-    let attempts = attempts.into_iter().map(|attempt| pb::Attempt {
-        door: attempt.door.to_string(),
-        source: attempt.source.to_string(),
-        steps_done: u32::try_from(attempt.done).unwrap_or(u32::MAX),
-        steps_total: u32::try_from(attempt.total).unwrap_or(u32::MAX),
-        started_ms: attempt.started.as_millis(),
-        deadline_ms: attempt.deadline.as_millis(),
-        last_host: state.fleet.host_name(attempt.last_host).map(ToString::to_string).unwrap_or_default(),
+    let closed = closed.iter().map(|opening| {
+        let reports = state.statuses.reports(&opening.id).cloned().unwrap_or_default();
+        wire::opening(opening, reports.of(opening, at), false, at)
     });
-    Ok(pb::ListAttemptsResponse {
-        attempts: attempts.collect(),
-        next_page_token,
-        sources_in_flight: found.sources.into(),
-        sources_limit: found.limit.into(),
-        unanswered: Vec::new(),
-    })
+    Ok(pb::CloseResponse { closed: closed.collect() })
 }
 
 /// What somebody gave as an id, fit for an error message.

@@ -5,13 +5,13 @@ use fleetknock_proto::{limits, status as refuse};
 use tonic::Status;
 
 /// Which page is asked for.
-pub(super) struct Page<'a> {
+pub(crate) struct Page<'a> {
     size: usize,
     after: &'a str,
 }
 
 impl<'a> Page<'a> {
-    pub(super) fn parse(size: u32, token: &'a str) -> Result<Self, Status> {
+    pub(crate) fn parse(size: u32, token: &'a str) -> Result<Self, Status> {
         let size = match usize::try_from(size).unwrap_or(usize::MAX) {
             0 => limits::PAGE_DEFAULT,
             size if size <= limits::PAGE_MAX => size,
@@ -28,7 +28,16 @@ impl<'a> Page<'a> {
     }
 
     /// The items of this page, and the token of the next one or nothing. `items` come ordered by their keys.
-    pub(super) fn cut<T>(&self, items: impl Iterator<Item = (String, T)>) -> (Vec<T>, String) {
+    pub(crate) fn cut<T>(&self, items: impl Iterator<Item = (String, T)>) -> (Vec<T>, String) {
+        self.cut_of_more(items, false)
+    }
+
+    /// The same of items after which there may be `more`.
+    pub(crate) fn cut_of_more<T>(
+        &self,
+        items: impl Iterator<Item = (String, T)>,
+        more: bool,
+    ) -> (Vec<T>, String) {
         let mut rest =
             items.skip_while(|(key, _)| !self.after.is_empty() && key.as_str() <= self.after).peekable();
         let mut page = Vec::new();
@@ -39,7 +48,7 @@ impl<'a> Page<'a> {
             page.push(item);
             last = key;
         }
-        let more = rest.peek().is_some();
+        let more = more || rest.peek().is_some();
         (page, if more { last } else { String::new() })
     }
 }

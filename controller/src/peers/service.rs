@@ -13,14 +13,18 @@ use fleetknock_proto::{
         self as pb, peer_message::Kind as Said, peer_reply::Kind as Tell, peer_service_server::PeerService,
     },
 };
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Peers, Reported};
-use crate::{matching, shared::Shared};
+use super::{Peers, Reported, known};
+use crate::{
+    control_api::events::{self, Chosen, Which},
+    matching,
+    shared::Shared,
+};
 
 /// Answers that wait to be written: probes are the only question.
 const ANSWERS: usize = 16;
@@ -77,37 +81,50 @@ impl PeerService for Service {
     }
 
     async fn describe(&self, _: Request<pb::DescribeRequest>) -> Result<Response<pb::Controller>, Status> {
-        Err(Status::unimplemented("not yet"))
+        known::describe(&self.shared, &self.matching, &self.peers).await.map(Response::new)
     }
 
     async fn connected_hosts(
         &self,
-        _: Request<pb::ConnectedHostsRequest>,
+        request: Request<pb::ConnectedHostsRequest>,
     ) -> Result<Response<pb::ConnectedHostsResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let names = known::names(&request.into_inner().names)?;
+        let hosts = match names.as_slice() {
+            [] => known::connected_hosts(&self.shared),
+            names => known::hosts(&self.shared, names),
+        };
+        Ok(Response::new(pb::ConnectedHostsResponse { hosts }))
     }
 
     async fn opening_reports(
         &self,
-        _: Request<pb::OpeningReportsRequest>,
+        request: Request<pb::OpeningReportsRequest>,
     ) -> Result<Response<pb::OpeningReportsResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let ids = request.into_inner().ids;
+        if ids.len() > known::ASKED_MAX {
+            return Err(refuse::invalid("ids", format!("at most {} at once", known::ASKED_MAX)));
+        }
+        let openings = known::opening_reports(&self.shared, ids);
+        Ok(Response::new(pb::OpeningReportsResponse { openings }))
     }
 
     async fn own_attempts(
         &self,
-        _: Request<pb::ListAttemptsRequest>,
+        request: Request<pb::ListAttemptsRequest>,
     ) -> Result<Response<pb::ListAttemptsResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let request = request.into_inner();
+        known::attempts(&self.shared, &self.matching, &self.peers, &request).await.map(Response::new)
     }
 
     type WatchOwnEventsStream = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;
 
     async fn watch_own_events(
         &self,
-        _: Request<pb::WatchEventsRequest>,
+        request: Request<pb::WatchEventsRequest>,
     ) -> Result<Response<Self::WatchOwnEventsStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let chosen = Chosen::parse(&request.into_inner())?;
+        let events = events::here(self.shared.clone(), chosen, Which::Own).map(Ok);
+        Ok(Response::new(Box::pin(events.take_until(self.stop.clone().cancelled_owned()))))
     }
 }
 

@@ -45,8 +45,28 @@ fn a_host_speaks_only_for_openings_on_it() {
     assert_eq!(state(&statuses, &opening, 1), State::Pending);
 }
 
+#[test]
+fn of_what_several_controllers_were_told_the_last_word_on_the_latest_refresh_counts() {
+    let opening = OpeningRecord { generation: 2, ..opening() };
+    let at = |second, report| Report { at: Timestamp::ZERO + Duration::from_secs(second), ..report };
+    let failed = State::Failed { reason: "no such table".into() };
+    let said = [
+        at(3, report(2, State::Applied)),
+        at(9, report(1, State::Applied)),
+        at(5, report(2, failed.clone())),
+    ];
+    for order in [[0_usize, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut reports = Reports::default();
+        for position in order {
+            reports.merge(host(), said[position].clone());
+        }
+        assert_eq!(reports.of(&opening, Timestamp::ZERO)[0].state, failed, "{order:?}");
+    }
+}
+
 fn state(statuses: &Statuses, opening: &OpeningRecord, second: u64) -> State {
-    let rows = statuses.of(opening, Timestamp::ZERO + Duration::from_secs(second));
+    let reports = statuses.reports(&opening.id).cloned().unwrap_or_default();
+    let rows = reports.of(opening, Timestamp::ZERO + Duration::from_secs(second));
     assert_eq!(rows.len(), 1);
     rows[0].state.clone()
 }

@@ -882,7 +882,7 @@ pub struct Host {
     pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(bool, tag = "4")]
     pub connected: bool,
-    /// The controller that holds its stream; empty when not connected.
+    /// The controller that holds its stream; when not connected, the one that held it last, as far as anybody knows.
     #[prost(string, tag = "5")]
     pub controller: ::prost::alloc::string::String,
     #[prost(uint64, tag = "6")]
@@ -893,7 +893,7 @@ pub struct Host {
     pub version: ::prost::alloc::string::String,
     #[prost(string, tag = "9")]
     pub firewall: ::prost::alloc::string::String,
-    /// Agent clock minus controller clock.
+    /// The agent's clock minus the fleet's time.
     #[prost(int64, tag = "10")]
     pub clock_offset_us: i64,
     #[prost(uint64, tag = "11")]
@@ -1233,7 +1233,7 @@ pub struct ListAttemptsResponse {
     pub attempts: ::prost::alloc::vec::Vec<Attempt>,
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
-    /// How full the matcher is.
+    /// How full the matchers of all that answered are together.
     #[prost(uint64, tag = "3")]
     pub sources_in_flight: u64,
     #[prost(uint64, tag = "4")]
@@ -3245,12 +3245,14 @@ pub struct HostObservations {
 pub struct DescribeRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConnectedHostsRequest {
-    /// Only these; empty: all that are connected to the answering controller.
+    /// Only these, at most 1,000, also when they were connected to the answering controller only earlier; empty: all that
+    /// are connected to it.
     #[prost(string, repeated, tag = "1")]
     pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ConnectedHostsResponse {
+    /// What their agents said; what the store says of them is left out.
     #[prost(message, repeated, tag = "1")]
     pub hosts: ::prost::alloc::vec::Vec<Host>,
 }

@@ -1,0 +1,230 @@
+//! What only this controller knows: itself, the agents connected to it, their words on openings, the attempts of the
+//! sources that it follows. Its peers ask for it to answer their own operators.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleetknock_core::{host::HostName, time::Timestamp};
+use fleetknock_proto::{convert, limits, status as refuse, v1 as pb};
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::{Peers, route::Link};
+use crate::{
+    control_api::{door_name, optional, page::Page, source},
+    matching::{self, AttemptFilter},
+    sessions::Info,
+    shared::{Shared, Standing, State},
+    status::{Report, State as OnHost},
+    wire,
+};
+
+/// Names or ids in one question.
+pub(crate) const ASKED_MAX: usize = limits::PAGE_MAX;
+
+/// Characters of a host's reason for a failure.
+const REASON_MAX: usize = 300;
+
+/// This controller, as it sees itself and its peers.
+pub(crate) async fn describe(
+    shared: &Shared,
+    matching: &matching::Handle,
+    peers: &Peers,
+) -> Result<pb::Controller, Status> {
+    let fill = matching.attempts(AttemptFilter { none: true, ..AttemptFilter::default() }).await;
+    let fill = fill.map_err(|stopped| unavailable(shared, &stopped.to_string()))?;
+    let (state, lease_until_ms) = standing(shared.standing(), shared.now());
+    let leader = peers.clock_leader();
+    let (agents, revision) = {
+        let state = shared.state();
+        (state.sessions.len(), state.fleet.revision())
+    };
+    Ok(pb::Controller {
+        name: shared.name.to_string(),
+        address: shared.address.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        state: state.into(),
+        epoch: shared.epoch().unwrap_or(0),
+        started_ms: shared.started.as_millis(),
+        agents: u32::try_from(agents).unwrap_or(u32::MAX),
+        sources_in_flight: fill.sources.into(),
+        sources_limit: fill.limit.into(),
+        revision,
+        clock_offset_us: shared.clock_offset_us().saturating_neg(),
+        clock_uncertainty_us: wire::micros(shared.now_uncertainty()),
+        clock_leader: leader.as_ref().unwrap_or(&shared.name).to_string(),
+        peers: peers.statuses().into_iter().map(|(name, status)| peer(&name, status)).collect(),
+        knocks: shared.metrics.knocks_judged(),
+        refused: shared.metrics.knocks_refused(),
+        lease_until_ms,
+    })
+}
+
+/// What this controller's standing is called, and until when it holds by the fleet's time, unless it is renewed.
+fn standing(standing: Standing, now: Timestamp) -> (pb::ControllerState, u64) {
+    match standing {
+        Standing::Leaving => (pb::ControllerState::Draining, 0),
+        Standing::Serving { until, .. } => match until.checked_duration_since(Instant::now()) {
+            Some(left) => (pb::ControllerState::Serving, (now + left).as_millis()),
+            None => (pb::ControllerState::Suspended, 0),
+        },
+        // One that has not joined holds no lease either.
+        Standing::Joining | Standing::Suspended => (pb::ControllerState::Suspended, 0),
+    }
+}
+
+fn peer(name: &HostName, status: super::Status) -> pb::Peer {
+    let state = match status.link {
+        Link::Connecting => pb::PeerState::Connecting,
+        Link::Cut => pb::PeerState::Cut,
+        Link::Dead => pb::PeerState::Dead,
+        Link::Up => pb::PeerState::Up,
+    };
+    pb::Peer {
+        controller: name.to_string(),
+        state: state.into(),
+        since_ms: status.since.as_millis(),
+        reason: status.reason,
+        forwarded: status.forwarded,
+        dropped: status.dropped,
+    }
+}
+
+/// What the agents connected here, or here last, said of themselves. What the store says of their hosts is left out:
+/// whoever asks knows it.
+pub(crate) fn hosts<'a>(shared: &Shared, names: impl IntoIterator<Item = &'a HostName>) -> Vec<pb::Host> {
+    let state = shared.state();
+    names.into_iter().filter_map(|name| host(shared, &state, name)).collect()
+}
+
+/// The same of all that are connected here.
+pub(super) fn connected_hosts(shared: &Shared) -> Vec<pb::Host> {
+    let state = shared.state();
+    state.sessions.hosts().filter_map(|name| host(shared, &state, name)).collect()
+}
+
+fn host(shared: &Shared, state: &State, name: &HostName) -> Option<pb::Host> {
+    let session = state.sessions.of(name);
+    let info: &Info = match session {
+        Some(session) => &session.info,
+        None => state.sessions.last_of(name)?,
+    };
+    let report = info.report.clone();
+    let drops = report.drops.unwrap_or_default();
+    Some(pb::Host {
+        name: name.to_string(),
+        connected: session.is_some(),
+        controller: shared.name.to_string(),
+        connected_since_ms: session.map_or(0, |session| session.info.since.as_millis()),
+        last_seen_ms: info.last_seen.as_millis(),
+        clock_offset_us: info.offset.map_or(0, |offset| offset.micros),
+        clock_uncertainty_us: info.offset.map_or(0, |offset| wire::micros(offset.uncertainty)),
+        drops_kernel: drops.kernel,
+        drops_queue: drops.queue,
+        drops_malformed: drops.malformed,
+        drops_source_limit: drops.source_limit,
+        observations: info.observations,
+        repairs: report.repairs,
+        last_repair: report.last_repair,
+        warnings: report.warnings,
+        revision: report.revision,
+        ..pb::Host::default()
+    })
+}
+
+/// What hosts said here of these openings.
+pub(super) fn opening_reports(shared: &Shared, ids: Vec<String>) -> Vec<pb::OpeningReports> {
+    let state = shared.state();
+    // One that is asked for twice is told once.
+    let ids: BTreeSet<_> = ids.into_iter().collect();
+    let told = ids.into_iter().filter_map(|id| {
+        let reports = state.statuses.reports(&id)?.iter();
+        let reports = reports.map(|(host, report)| opening_report(host, report)).collect();
+        Some(pb::OpeningReports { id, reports })
+    });
+    told.collect()
+}
+
+fn opening_report(host: &HostName, report: &Report) -> pb::OpeningReport {
+    let (state, reason) = match &report.state {
+        OnHost::Applied => (pb::HostOpeningState::Applied, String::new()),
+        OnHost::Failed { reason } => (pb::HostOpeningState::Failed, reason.clone()),
+        // No host says these.
+        OnHost::Expired | OnHost::Pending | OnHost::Withdrawn => {
+            (pb::HostOpeningState::Unspecified, String::new())
+        }
+    };
+    pb::OpeningReport {
+        host: host.to_string(),
+        generation: report.generation,
+        state: state.into(),
+        reason,
+        at_ms: report.at.as_millis(),
+        took_us: report.took_us,
+    }
+}
+
+/// A peer's word on what a host said; nothing when it makes no sense.
+pub(crate) fn heard(report: &pb::OpeningReport) -> Option<(HostName, Report)> {
+    let state = match report.state() {
+        pb::HostOpeningState::Applied => OnHost::Applied,
+        pb::HostOpeningState::Failed => {
+            let reason = report.reason.chars().filter(|c| !c.is_control()).take(REASON_MAX);
+            OnHost::Failed { reason: reason.collect() }
+        }
+        _ => return None,
+    };
+    let host = report.host.parse().ok()?;
+    let at = Timestamp::from_millis(report.at_ms);
+    Some((host, Report { generation: report.generation, state, at, took_us: report.took_us }))
+}
+
+/// The attempts of the sources that this controller follows. What is left here of sources that moved is left out: it is
+/// followed elsewhere, and ends here by its time.
+pub(crate) async fn attempts(
+    shared: &Shared,
+    matching: &matching::Handle,
+    peers: &Peers,
+    request: &pb::ListAttemptsRequest,
+) -> Result<pb::ListAttemptsResponse, Status> {
+    let page = Page::parse(request.page_size, &request.page_token)?;
+    let filter = AttemptFilter {
+        door: optional("door", &request.door, door_name)?,
+        source: optional("source", &request.source, source)?,
+        none: false,
+    };
+    let found = matching.attempts(filter).await;
+    let found = found.map_err(|stopped| unavailable(shared, &stopped.to_string()))?;
+    let own = found.attempts.iter().filter(|attempt| peers.is_here(attempt.source));
+    let own: BTreeMap<_, _> =
+        own.map(|attempt| (format!("{}/{}", attempt.door, attempt.source), attempt)).collect();
+    let (attempts, next_page_token) = page.cut(own.into_iter());
+    let state = shared.state();
+    let attempts = attempts.into_iter().map(|attempt| pb::Attempt {
+        door: attempt.door.to_string(),
+        source: attempt.source.to_string(),
+        steps_done: u32::try_from(attempt.done).unwrap_or(u32::MAX),
+        steps_total: u32::try_from(attempt.total).unwrap_or(u32::MAX),
+        started_ms: attempt.started.as_millis(),
+        deadline_ms: attempt.deadline.as_millis(),
+        last_host: state.fleet.host_name(attempt.last_host).map(ToString::to_string).unwrap_or_default(),
+    });
+    Ok(pb::ListAttemptsResponse {
+        attempts: attempts.collect(),
+        next_page_token,
+        sources_in_flight: found.sources.into(),
+        sources_limit: found.limit.into(),
+        unanswered: Vec::new(),
+    })
+}
+
+/// The names of a question.
+pub(super) fn names(names: &[String]) -> Result<Vec<HostName>, Status> {
+    if names.len() > ASKED_MAX {
+        return Err(refuse::invalid("names", format!("at most {ASKED_MAX} at once")));
+    }
+    names.iter().map(|name| Ok(convert::parsed(name, "names")?)).collect()
+}
+
+fn unavailable(shared: &Shared, reason: &str) -> Status {
+    refuse::unavailable(format!("controller {}: {reason}", shared.name))
+}
