@@ -34,10 +34,14 @@ pub(crate) async fn describe(
     let fill = fill.map_err(|stopped| unavailable(shared, &stopped.to_string()))?;
     let (state, lease_until_ms) = standing(shared.standing(), shared.now());
     let leader = peers.clock_leader();
-    let (agents, revision) = {
+    let (agents, revision, eldest) = {
         let state = shared.state();
-        (state.sessions.len(), state.fleet.revision())
+        let mut epochs = state.fleet.members().values().map(|held| held.revision);
+        let eldest = epochs.all(|epoch| shared.epoch().is_none_or(|own| own <= epoch));
+        (state.sessions.len(), state.fleet.revision(), eldest)
     };
+    // Without having measured anybody older, nobody is followed and nobody led.
+    let leader = leader.or_else(|| eldest.then(|| shared.name.clone()));
     Ok(pb::Controller {
         name: shared.name.to_string(),
         address: shared.address.clone(),
@@ -51,7 +55,7 @@ pub(crate) async fn describe(
         revision,
         clock_offset_us: shared.clock_offset_us().saturating_neg(),
         clock_uncertainty_us: wire::micros(shared.now_uncertainty()),
-        clock_leader: leader.as_ref().unwrap_or(&shared.name).to_string(),
+        clock_leader: leader.map(|name| name.to_string()).unwrap_or_default(),
         peers: peers.statuses().into_iter().map(|(name, status)| peer(&name, status)).collect(),
         knocks: shared.metrics.knocks_judged(),
         refused: shared.metrics.knocks_refused(),

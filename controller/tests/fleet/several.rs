@@ -196,6 +196,60 @@ async fn events_of_all_controllers_are_told_once_by_any() {
 }
 
 #[tokio::test]
+async fn attempts_of_sources_that_moved_are_told_by_whoever_follows_them_now() {
+    let mut fleet = Fleet::of(&["ctl-1"]).await;
+    let mut operator = fleet.controllers[0].operator().await;
+    operator.apply_door(apply(door())).await.unwrap();
+    let mut edge = fleet.controllers[0].agent("edge-1", "edge").await;
+    let knocks: Vec<_> = (1..=24).map(|last| ([203, 0, 113, last], 7412)).collect();
+    edge.knock_many(&knocks).await;
+    until(async || (attempts(&mut operator, 0).await.len() == 24).then_some(())).await;
+
+    fleet.join("ctl-2").await;
+    // What the first one still holds of the sources that moved may be over by now, for all it knows.
+    let mut operators = fleet.operators().await;
+    for operator in &mut operators {
+        let left = attempts(operator, 0).await.len();
+        assert!(left > 0 && left < 24, "{left}");
+    }
+    edge.knock_many(&knocks).await;
+    for operator in &mut operators {
+        until(async || (attempts(operator, 0).await.len() == 24).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn events_of_a_controller_that_was_killed_and_came_back_are_told_again() {
+    let fleet = Fleet::of(&["ctl-1"]).await;
+    let victim = Doomed::start("ctl-2", fleet.store.clone()).await;
+    let mut operator = fleet.controllers[0].operator().await;
+    until(async || connected(&mut operator, 2).await.then_some(())).await;
+    let watch = operator.watch_events(pb::WatchEventsRequest::default());
+    let mut watcher = watch.await.unwrap().into_inner();
+    let _edge = victim.controller.agent("edge-1", "edge").await;
+    let is_connected = |event: &pb::Event| event.kind() == pb::EventKind::HostConnected;
+    let seen = events_until(&mut watcher, is_connected).await;
+    assert!(seen.iter().any(|event| is_connected(event) && event.controller == "ctl-2"), "{seen:?}");
+
+    victim.kill();
+    let seen = events_until(&mut watcher, |event| event.kind() == pb::EventKind::ControllerLeft).await;
+    let lagged = seen.iter().find(|event| event.kind() == pb::EventKind::Lagged).unwrap();
+    assert!(lagged.message.contains("the connection to controller ctl-2 broke"), "{}", lagged.message);
+
+    let again = Controller::named("ctl-2", fleet.store.clone()).await;
+    until(async || connected(&mut operator, 2).await.then_some(())).await;
+    let mut bastion = 0;
+    let heard = async || {
+        bastion += 1;
+        let _agent = again.agent(&format!("bastion-{bastion}"), "bastion").await;
+        timeout(Duration::from_millis(500), events_until(&mut watcher, is_connected)).await.ok()
+    };
+    let seen = until(heard).await;
+    let seen: Vec<_> = seen.iter().filter(|event| is_connected(event)).map(|event| &event.host).collect();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+}
+
+#[tokio::test]
 async fn controllers_are_told_by_any_controller_with_their_clock_and_their_peers() {
     let fleet = Fleet::of(&["ctl-1", "ctl-2", "ctl-3"]).await;
     let _agent = fleet.controllers[1].agent("edge-1", "edge").await;
