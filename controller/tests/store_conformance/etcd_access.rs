@@ -103,9 +103,9 @@ async fn a_controller_reaches_etcd_over_tls_as_a_user_of_its_own_prefix_only() {
     let elsewhere = [&tls[..], &user, &["--fleet=blue"]].concat();
     let nobody = [&tls[..], &place].concat();
     for (flags, about) in [
-        (missing_certificate, "ertificate"),
+        (missing_certificate, "--etcd-cert"),
         (foreign_authority, "UnknownIssuer"),
-        (foreign_certificate, "ertificate"),
+        (foreign_certificate, "--etcd-cert"),
         (elsewhere, "grant"),
         (nobody, "user"),
     ] {
@@ -114,7 +114,6 @@ async fn a_controller_reaches_etcd_over_tls_as_a_user_of_its_own_prefix_only() {
             matches!(&refused, StoreError::Unavailable(why) if why.contains(&url) && why.contains(about)),
             "{flags:?}: {refused}"
         );
-        println!("{refused}");
     }
 }
 

@@ -263,11 +263,15 @@ pub(super) fn sort(url: &str, error: etcd_client::Error) -> Failure {
         other => return Failure::NotDone(format!("{url}: {other}")),
     };
     let mut said = format!("{url}: {}", status.message());
-    if let Some(cause) = root_cause(&status).map(ToString::to_string).filter(|cause| !said.contains(cause)) {
-        said = format!("{said}: {cause}");
-    }
-    if said.contains("ertificate") {
-        said.push_str("; check --etcd-ca, --etcd-cert and --etcd-key");
+    if let Some(cause) = root_cause(&status).map(ToString::to_string) {
+        if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+        // A server that does not like our certificate closes after the handshake (TLS 1.3, RFC 8446 section 4.4.2.4), so
+        // that often no more is heard than that the connection broke.
+        if url.starts_with("https://") && !never_left(&status) {
+            said.push_str("; if it stays so, check --etcd-ca, --etcd-cert and --etcd-key");
+        }
     }
     match status.code() {
         Code::OutOfRange if status.message().contains("compacted") => {
