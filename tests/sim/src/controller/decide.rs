@@ -1,0 +1,237 @@
+//! Carries decisions out: mirrors `controller::decide` around the real grants.
+
+use std::time::Duration;
+
+use fleetknock_controller::{
+    grant::{self, Knocked, Refusal, Request},
+    record::{BanRecord, By, HostRecord, Key, Withdrawn},
+    store::{CHANGES_MAX, Change, Revision, StoreError, Transaction},
+};
+use fleetknock_core::{source::Source, time::Timestamp};
+
+use super::{Asked, Process};
+use crate::{
+    Sabotage,
+    core::{Core, Timer},
+    etcd::{Answer, Ask},
+    network::StreamId,
+    oracle::Origin,
+    users::Operation,
+};
+
+const TRIES: u32 = 10;
+const LOST_RACE: Duration = Duration::from_millis(200);
+
+/// What is decided again and again until it is written, or refused.
+#[derive(Clone, Debug)]
+pub(super) enum Work {
+    Ban {
+        source: Source,
+        duration: Duration,
+        by: By,
+    },
+    Close {
+        source: Source,
+        how: Withdrawn,
+    },
+    /// `ahead`: how far this controller's fleet time was ahead of true time when the knock was judged.
+    Open {
+        request: Request,
+        fresh_id: String,
+        ahead: i64,
+    },
+    Register {
+        stream: StreamId,
+        record: HostRecord,
+    },
+    Unban {
+        source: Source,
+    },
+}
+
+impl Process {
+    pub(super) fn decide(&mut self, core: &mut Core, work: Work, tries: u32) {
+        let from = self.fleet.revision();
+        match self.transaction(core, &work) {
+            Err(why) => {
+                core.say(|| format!("{}: refused: {why}: {work:?}", self.name));
+                self.done(core, work, None);
+            }
+            Ok((transaction, _)) if transaction.changes.is_empty() => self.done(core, work, Some(from)),
+            Ok((transaction, origin)) => {
+                self.ask(core, Ask::Commit(transaction, origin), Asked::Work { work, tries, from });
+            }
+        }
+    }
+
+    pub(super) fn work_answered(
+        &mut self,
+        core: &mut Core,
+        work: Work,
+        tries: u32,
+        from: Revision,
+        answer: Answer,
+    ) {
+        match answer {
+            Answer::Committed(Ok(revision)) => self.done(core, work, Some(revision)),
+            Answer::Committed(Err(StoreError::Conflict)) if tries < TRIES => {
+                if self.fleet.revision() > from {
+                    return self.decide(core, work, tries + 1);
+                }
+                self.next_id += 1;
+                let id = self.next_id;
+                self.waiting.insert(id, (work, tries + 1, from));
+                core.wake(self.node(), LOST_RACE, Timer::Contend(id));
+            }
+            answer => {
+                core.say(|| format!("{}: not written: {answer:?}: {work:?}", self.name));
+                self.done(core, work, None);
+            }
+        }
+    }
+
+    pub(super) fn contend_again(&mut self, core: &mut Core, id: u64) {
+        if let Some((work, tries, _)) = self.waiting.remove(&id) {
+            self.decide(core, work, tries);
+        }
+    }
+
+    /// The copy has moved on: races that were lost to what it shows now are run again.
+    pub(super) fn contend_moved(&mut self, core: &mut Core) {
+        let now = self.fleet.revision();
+        let moved: Vec<_> =
+            self.waiting.iter().filter(|(_, (_, _, from))| now > *from).map(|(id, _)| *id).collect();
+        for id in moved {
+            self.contend_again(core, id);
+        }
+    }
+
+    fn transaction(&self, core: &Core, work: &Work) -> Result<(Transaction, Origin), String> {
+        let at = self.now(core);
+        match work {
+            Work::Open { request, fresh_id, ahead } => self.opening(core, request, fresh_id, *ahead, at),
+            Work::Ban { source, duration, by } => {
+                let (since, expires) = (at, at + *duration);
+                let record = BanRecord {
+                    source: *source,
+                    since,
+                    expires,
+                    reason: "simulated".to_owned(),
+                    by: by.clone(),
+                };
+                let mut transaction = grant::ban(&self.fleet, &record).map_err(|e| e.to_string())?;
+                if *by == By::Policy {
+                    transaction.expect.push(self.fence(core).ok_or("suspended")?);
+                }
+                Ok((transaction, Origin::Ban { source: *source, by: by.clone() }))
+            }
+            Work::Close { source, how } => {
+                let openings = self.fleet.openings().values();
+                let openings = openings.filter(|h| h.record.source == *source && h.record.is_active(at));
+                let openings: Vec<_> = openings.take(CHANGES_MAX / 2).collect();
+                let withdrawn = grant::withdraw(&openings, how, at).map_err(|e| e.to_string())?;
+                Ok((withdrawn.map(|(_, transaction)| transaction).unwrap_or_default(), Origin::Other))
+            }
+            Work::Register { record, .. } => {
+                let held = self.fleet.hosts().get(&record.name);
+                let created = held.map_or(at, |held| held.record.created);
+                let record = HostRecord { created, ..record.clone() };
+                if held.is_some_and(|held| held.record == record) {
+                    return Ok((Transaction::default(), Origin::Other));
+                }
+                let key = Key::Host(record.name.clone());
+                let expect = vec![grant::expect(&key, held.map(|held| held.revision))];
+                let changes = vec![grant::put(&key, &record).map_err(|e| e.to_string())?];
+                Ok((Transaction { expect, changes, lease: None }, Origin::Other))
+            }
+            Work::Unban { source } => {
+                let key = Key::Ban(*source);
+                let Some(revision) = self.fleet.revision_of(&key) else {
+                    return Ok((Transaction::default(), Origin::Other));
+                };
+                let expect = vec![grant::expect(&key, Some(revision))];
+                let changes = vec![Change::Delete { key: key.to_string() }];
+                Ok((Transaction { expect, changes, lease: None }, Origin::Other))
+            }
+        }
+    }
+
+    fn opening(
+        &self,
+        core: &Core,
+        request: &Request,
+        fresh_id: &str,
+        knocked_ahead: i64,
+        at: Timestamp,
+    ) -> Result<(Transaction, Origin), String> {
+        let granted = match grant::grant(&self.fleet, request, fresh_id, at) {
+            Err(Refusal::Late { .. }) if Self::is_sabotaged(core, Sabotage::AnswerLate) => {
+                let knocked = request.knocked.map(|knocked| Knocked { at, ..knocked });
+                grant::grant(&self.fleet, &Request { knocked, ..request.clone() }, fresh_id, at)
+            }
+            Err(Refusal::Known) if Self::is_sabotaged(core, Sabotage::AnswerTwice) => {
+                grant::grant(&self.fleet, &Request { knocked: None, ..request.clone() }, fresh_id, at)
+            }
+            granted => granted,
+        };
+        let mut granted = granted.map_err(|refusal| refusal.to_string())?;
+        let origin = match request.knocked {
+            None => Origin::Operator { ahead: self.ahead(core) },
+            Some(knocked) => Origin::Knock { at: knocked.at, knocked_ahead, ahead: self.ahead(core) },
+        };
+        if request.by == By::Knock && !Self::is_sabotaged(core, Sabotage::Unfenced) {
+            granted.transaction.expect.push(self.fence(core).ok_or("suspended")?);
+        }
+        Ok((granted.transaction, origin))
+    }
+
+    /// It is written, or given up.
+    fn done(&mut self, core: &mut Core, work: Work, written: Option<Revision>) {
+        match (work, written) {
+            (Work::Ban { source, .. }, Some(_)) => {
+                let how =
+                    Withdrawn { at: self.now(core), reason: "banned".to_owned(), kill_connections: false };
+                self.decide(core, Work::Close { source, how }, 0);
+            }
+            (Work::Register { stream, .. }, Some(revision)) => self.registered(core, stream, revision),
+            (Work::Register { stream, .. }, None) => {
+                self.refuse(core, stream, crate::network::Refused::Unavailable)
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn operate(&mut self, core: &mut Core, operation: Operation) {
+        core.say(|| format!("an operator asks {}: {operation:?}", self.name));
+        let at = self.now(core);
+        let sources = core.scenario.sources.clone();
+        let work = match operation {
+            Operation::Ban { source, duration } => {
+                Work::Ban { source: sources[source], duration, by: By::Operator }
+            }
+            Operation::Unban { source } => Work::Unban { source: sources[source] },
+            Operation::Close { source } => Work::Close {
+                source: sources[source],
+                how: Withdrawn { at, reason: "closed".to_owned(), kill_connections: false },
+            },
+            Operation::Open { source, door, duration } => Work::Open {
+                request: Request {
+                    door: core.scenario.doors[door].name().clone(),
+                    source: sources[source],
+                    duration,
+                    knocked: None,
+                    by: By::Operator,
+                    reason: String::new(),
+                },
+                fresh_id: fresh_id(core),
+                ahead: 0,
+            },
+        };
+        self.decide(core, work, 0);
+    }
+}
+
+/// Sixteen digits that nobody else draws.
+pub(super) fn fresh_id(core: &mut Core) -> String {
+    format!("{:016x}", core.number())
+}

@@ -1,0 +1,311 @@
+//! Knows what really happened, in true time, and says when the fleet did something that it must not do.
+//!
+//! The invariants that are checked whenever something is written or let in:
+//!
+//! 1. An opening by a knock answers one complete right knock that agents captured, each knock once, and never one that
+//!    was sent before the opening was taken back.
+//! 2. No host lets a source in for longer than [`Core::overstay`] after the end of the last opening that says so.
+//! 3. A knock is answered within [`ANSWER_MAX`] of its last packet, or not at all.
+//! 5. Whoever writes an opening or a ban for a knock is a member at that moment.
+//! 6. Nobody is banned for misses who sent fewer than the policy allows.
+//!
+//! What must happen, as against what must not, is in [`crate::judge`].
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fleetknock_controller::{
+    grant::ANSWER_WITHIN,
+    record::{By, Key, OpeningRecord, decode},
+    store::{Change, Revision, Transaction},
+};
+use fleetknock_core::{
+    door::{DoorName, Knock},
+    port::Port,
+    source::Source,
+    time::Timestamp,
+};
+
+use fleetknock_agent::firewall::Element;
+
+use crate::{
+    Sabotage,
+    core::{Core, Event},
+    etcd,
+    faults::Fault,
+    judge::Seen,
+    network::Node,
+    time::{Micros, SECOND, micros, perfect},
+    users::Packet,
+};
+
+/// A commit takes place within the store's deadline of being decided.
+const ANSWER_MAX: Micros = 15 * SECOND + etcd::DEADLINE;
+/// A stream on which nothing comes through is given up after a ping's interval and its patience; until then what was
+/// said may yet arrive.
+const IN_FLIGHT_MAX: Micros = 4 * SECOND + SECOND / 2;
+/// Time stamps of knocks are told apart from true time by no more than this, uncertainty aside.
+const STAMP: Micros = 60_000;
+
+/// Why a transaction was made.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    Ban {
+        source: Source,
+        by: By,
+    },
+    /// `ahead`: how far the fleet's time of whoever decided was ahead of true time.
+    Knock {
+        at: Timestamp,
+        knocked_ahead: i64,
+        ahead: i64,
+    },
+    Operator {
+        ahead: i64,
+    },
+    Other,
+}
+
+/// A packet that an agent saw.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Captured {
+    pub(crate) at: Micros,
+    pub(crate) source: usize,
+    pub(crate) host: usize,
+    pub(crate) port: Port,
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    pub(crate) sabotage: Option<Sabotage>,
+    pub(crate) failure: Option<String>,
+    /// The largest uncertainty of a source's knocks so far.
+    pub(crate) uncertain: BTreeMap<Source, Duration>,
+    captured: Vec<Captured>,
+    pub(crate) attempts: BTreeMap<usize, Seen>,
+    pub(crate) faults: Vec<(Micros, Fault)>,
+    /// How often each knock was answered, by door and captured packet.
+    answers: BTreeMap<(DoorName, usize), u32>,
+    ends: BTreeMap<(Source, Port), Micros>,
+    withdrawn: BTreeMap<(DoorName, Source), Micros>,
+    /// In which life and at which revision each controller joined last.
+    epochs: BTreeMap<usize, (u32, Revision)>,
+    pub(crate) banned: Vec<Source>,
+    pub(crate) stats: crate::Stats,
+}
+
+impl Oracle {
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    pub(crate) fn uncertain(&mut self, source: Source, uncertainty: Duration) {
+        let worst = self.uncertain.entry(source).or_default();
+        *worst = uncertainty.max(*worst);
+    }
+
+    /// Within what the fleet's stamp of a source's knock is certain, microseconds.
+    pub(crate) fn uncertainty(&self, source: Source) -> Micros {
+        self.uncertain.get(&source).map_or(0, |uncertainty| micros(*uncertainty))
+    }
+}
+
+impl Core {
+    pub(crate) fn fail(&mut self, what: String) {
+        self.say(|| format!("BROKEN: {what}"));
+        self.oracle.failure.get_or_insert(format!("after {:.6} s: {what}", self.now as f64 / 1e6));
+    }
+
+    pub(crate) fn note_fault(&mut self, fault: &Fault) {
+        self.oracle.faults.push((self.now, fault.clone()));
+    }
+
+    /// A packet was seen, or nobody was there to see it.
+    pub(crate) fn captured(&mut self, packet: &Packet, heard: Option<([u8; 16], u64)>) {
+        let Packet { source, host, port, step, .. } = *packet;
+        let seen = heard.is_some();
+        self.say(|| format!("source {source} knocks host {host} at {port}, step {step:?}, seen: {seen}"));
+        if seen {
+            self.oracle.captured.push(Captured { at: self.now, source, host, port });
+        }
+        if let Some((attempt, _)) = step {
+            self.attempted(attempt, host, seen);
+        }
+    }
+
+    /// Looks at a transaction before it is judged: what must hold if it is carried out.
+    pub(crate) fn before(&self, controller: usize, transaction: &Transaction) -> Option<String> {
+        let name = &self.scenario.controllers[controller].0;
+        let key = Key::Controller(name.clone()).to_string();
+        let held = self.etcd.entry(&key).map(|entry| entry.revision);
+        let life = self.life(Node::Controller(controller));
+        let member = matches!(
+            (held, self.oracle.epochs.get(&controller)),
+            (Some(held), Some((of, epoch))) if held == *epoch && life == *of
+        );
+        (!member).then(|| format!("{name} is no member and writes {}", keys(transaction)))
+    }
+
+    /// Takes in what was carried out.
+    pub(crate) fn committed(
+        &mut self,
+        controller: usize,
+        transaction: &Transaction,
+        origin: &Origin,
+        stranger: Option<String>,
+    ) {
+        if let Some(stranger) = stranger
+            && matches!(origin, Origin::Knock { .. } | Origin::Ban { by: By::Policy, .. })
+        {
+            return self.fail(stranger);
+        }
+        if let Origin::Ban { source, by } = origin {
+            self.oracle.banned.push(*source);
+            let honest = &self.scenario.sources[..self.scenario.honest];
+            if *by == By::Policy && honest.contains(source) {
+                return self.fail(format!("{source} is banned for misses that it did not send"));
+            }
+        }
+        for change in &transaction.changes {
+            let Change::Put { key, value } = change else { continue };
+            let Ok(key) = key.parse::<Key>() else { continue };
+            match &key {
+                Key::Controller(_) => {
+                    let life = self.life(Node::Controller(controller));
+                    let revision = self.etcd.entry(&key.to_string()).map_or(0, |entry| entry.revision);
+                    self.oracle.epochs.insert(controller, (life, revision));
+                }
+                Key::Opening(..) => match decode::<OpeningRecord>(&key, value) {
+                    Ok(record) => self.opened(&record, origin),
+                    Err(error) => self.fail(error.to_string()),
+                },
+                _ => {}
+            }
+        }
+    }
+
+    fn opened(&mut self, record: &OpeningRecord, origin: &Origin) {
+        let place = (record.door.clone(), record.source);
+        if record.withdrawn.is_some() {
+            self.oracle.withdrawn.insert(place, self.now);
+            return;
+        }
+        let ahead = match origin {
+            Origin::Knock { at, knocked_ahead, ahead } => {
+                self.answered_knock(record, *at, *knocked_ahead);
+                *ahead
+            }
+            Origin::Operator { ahead } => *ahead,
+            _ => return self.fail(format!("an opening of {} comes from nowhere", record.door)),
+        };
+        let end = true_time(record.expires, ahead);
+        for port in &record.ports {
+            let until = self.oracle.ends.entry((record.source, *port)).or_default();
+            *until = end.max(*until);
+        }
+    }
+
+    fn answered_knock(&mut self, record: &OpeningRecord, at: Timestamp, ahead: i64) {
+        let knocked = true_time(at, ahead);
+        let (source, door) = (record.source, record.door.clone());
+        let uncertainty = self.oracle.uncertainty(source);
+        let apart = 2 * uncertainty + STAMP + 2 * self.scenario.skew;
+        let Some(place) = self.last_packet(&record.door, source, knocked, apart) else {
+            return self.fail(format!("{door} opens for {source} without its last knock at {knocked}"));
+        };
+        let last = self.oracle.captured[place].at;
+        if !self.is_complete(&door, place, uncertainty) {
+            return self.fail(format!("{door} opens for {source} without a complete knock"));
+        }
+        let answers = self.oracle.answers.entry((door.clone(), place)).or_default();
+        *answers += 1;
+        if *answers > 1 {
+            return self.fail(format!("the knock of {source} at {door} is answered twice"));
+        }
+        let late = self.now.saturating_sub(last);
+        if late > ANSWER_MAX + apart {
+            return self.fail(format!("{door} opens for {source} {late} us after its last packet"));
+        }
+        let withdrawn = self.oracle.withdrawn.get(&(door.clone(), source));
+        if withdrawn.is_some_and(|withdrawn| *withdrawn > last + apart) {
+            return self.fail(format!("an old knock of {source} brings back what was closed at {door}"));
+        }
+        self.granted(&door, source, last);
+    }
+
+    /// The captured packet nearest to a time that can be the last of a door's knock.
+    fn last_packet(&self, door: &DoorName, source: Source, at: Micros, apart: Micros) -> Option<usize> {
+        let source = self.scenario.sources.iter().position(|known| *known == source)?;
+        let Knock::Sequence(sequence) = self.door(door)?.knock();
+        let port = sequence.steps.last()?.port;
+        let fits = |captured: &Captured| {
+            captured.source == source && captured.port == port && captured.at.abs_diff(at) <= apart
+        };
+        let captured = self.oracle.captured.iter().enumerate().filter(|(_, captured)| fits(captured));
+        captured.min_by_key(|(_, captured)| captured.at.abs_diff(at)).map(|(place, _)| place)
+    }
+
+    fn door(&self, name: &DoorName) -> Option<&fleetknock_core::door::Door> {
+        self.scenario.doors.iter().find(|door| door.name() == name)
+    }
+
+    /// Whether captured packets of the source make the whole sequence with this one, as far as clocks can tell.
+    fn is_complete(&self, door: &DoorName, last: usize, uncertainty: Micros) -> bool {
+        let Some(door) = self.door(door) else { return false };
+        let Knock::Sequence(sequence) = door.knock();
+        let last = self.oracle.captured[last];
+        let slack = 2 * uncertainty + STAMP + 2 * self.scenario.skew;
+        let least = last.at.saturating_sub(micros(sequence.within) + slack);
+        // From the last step backwards: the latest packet that fits is the best choice.
+        let mut before = last.at + slack;
+        for step in sequence.steps.iter().rev() {
+            let fits = self.oracle.captured.iter().filter(|captured| {
+                let (host, _) = &self.scenario.hosts[captured.host];
+                captured.source == last.source
+                    && captured.port == step.port
+                    && captured.at <= before
+                    && captured.at >= least
+                    && step.hosts.matches(host, &fleetknock_core::host::Labels::default())
+            });
+            let Some(at) = fits.map(|captured| captured.at).max() else { return false };
+            before = at + slack;
+        }
+        true
+    }
+
+    /// How long a host may let somebody in after an opening's end: what the clocks of the controllers differ, and what
+    /// an order may have been on its way. A machine's own clock drifts little in the time of an opening.
+    fn overstay(&self) -> Micros {
+        2 * self.scenario.skew + IN_FLIGHT_MAX + self.scenario.spike + STAMP
+    }
+
+    /// A host's kernel lets somebody in until then.
+    pub(crate) fn let_in(&mut self, host: usize, element: Element, until: Micros) {
+        self.trace.mix(until);
+        let end = self.oracle.ends.get(&(element.source, element.port)).copied().unwrap_or(0);
+        if until > end + self.overstay() {
+            self.fail(format!(
+                "host {host} lets {} in at {} until {until}, not {end}",
+                element.source, element.port
+            ));
+        }
+    }
+
+    /// A knock is to be judged later.
+    pub(crate) fn judge_at(&mut self, at: Micros, attempt: usize) {
+        self.at(at, Event::Judge(attempt));
+    }
+}
+
+/// The bound within which a complete knock opens, or not at all.
+pub(crate) fn bound() -> Micros {
+    micros(ANSWER_WITHIN) + SECOND / 2
+}
+
+fn true_time(at: Timestamp, ahead: i64) -> Micros {
+    at.shifted(-ahead).as_micros().saturating_sub(perfect(0).as_micros())
+}
+
+fn keys(transaction: &Transaction) -> String {
+    transaction.changes.iter().map(Change::key).collect::<Vec<_>>().join(", ")
+}
