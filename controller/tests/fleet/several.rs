@@ -250,6 +250,20 @@ async fn events_of_a_controller_that_was_killed_and_came_back_are_told_again() {
 }
 
 #[tokio::test]
+async fn a_watch_of_events_does_not_hold_up_a_controller_that_leaves() {
+    let mut fleet = Fleet::of(&["ctl-1", "ctl-2"]).await;
+    let [mut stays, mut leaves] = fleet.operators().await.try_into().unwrap();
+    let watch = pb::WatchEventsRequest::default();
+    let mut held = leaves.watch_events(watch.clone()).await.unwrap().into_inner();
+    let mut other = stays.watch_events(watch).await.unwrap().into_inner();
+    drop(fleet.controllers.pop());
+    let ended = async { while let Ok(Some(_)) = held.message().await {} };
+    timeout(PATIENCE, ended).await.expect("the watch goes on");
+    let seen = events_until(&mut other, |event| event.kind() == pb::EventKind::ControllerLeft).await;
+    assert!(seen.iter().all(|event| event.kind() != pb::EventKind::Lagged), "nothing is missing: {seen:?}");
+}
+
+#[tokio::test]
 async fn controllers_are_told_by_any_controller_with_their_clock_and_their_peers() {
     let fleet = Fleet::of(&["ctl-1", "ctl-2", "ctl-3"]).await;
     let _agent = fleet.controllers[1].agent("edge-1", "edge").await;
