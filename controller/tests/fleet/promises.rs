@@ -215,7 +215,7 @@ async fn a_bad_door_is_refused_with_its_field() {
 async fn another_controller_over_the_same_store_knows_everything() {
     let store = Arc::new(MemoryStore::new());
     let first = Controller::over(store.clone()).await;
-    let second = Controller::over(store).await;
+    let second = Controller::named("second", store).await;
     let mut operator = first.operator().await;
     operator.apply_door(apply(door())).await.unwrap();
     let mut edge = first.agent("edge-1", "edge").await;
