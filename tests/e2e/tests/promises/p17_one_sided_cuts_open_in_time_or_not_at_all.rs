@@ -20,7 +20,7 @@ fn of_one_peer_and_of_all() -> Result<()> {
         let (under_way, _) = several.begun(|owner| owner.name() == b.name())?;
         let (anew, _) = several.begun(|owner| owner.name() == b.name())?;
 
-        let cut = Cut::between(a.host(), b.host())?;
+        let cut = Cut::one_way(a.host(), b.host())?;
         under_way.knock(None, &knock[1..])?;
         several.opens_once(&under_way).context("the knock that was under way")?;
         sees_cut(a, b)?;

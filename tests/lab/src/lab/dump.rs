@@ -11,7 +11,7 @@ use super::Question;
 use crate::host::Host;
 
 /// Lines shown of each log.
-const LOG_LINES: usize = 40;
+const LOG_LINES: usize = 150;
 
 /// Commands whose output tells the state of a host.
 const STATE: [&[&str]; 7] = [
