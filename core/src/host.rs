@@ -37,7 +37,7 @@ impl FromStr for HostName {
 
 /// Checks the form that host and door names share.
 pub(crate) fn check_dns_name(what: &'static str, text: &str) -> Result<(), NameError> {
-    let wrong = |reason| NameError { what, text: text.chars().take(80).collect(), reason };
+    let wrong = |reason| NameError::new(what, text, reason);
     if text.is_empty() {
         return Err(wrong("it is empty"));
     }
@@ -210,6 +210,12 @@ pub struct NameError {
     what: &'static str,
     text: String,
     reason: &'static str,
+}
+
+impl NameError {
+    pub(crate) fn new(what: &'static str, text: &str, reason: &'static str) -> Self {
+        Self { what, text: text.chars().take(80).collect(), reason }
+    }
 }
 
 /// Why something is not a set of labels.

@@ -7,6 +7,7 @@
 
 pub mod door;
 pub mod host;
+pub mod identity;
 pub mod knock;
 pub mod knockd;
 pub mod matcher;
