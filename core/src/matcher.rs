@@ -30,7 +30,9 @@
 //!
 //! A kept knock that is in no chain, repeats a step of none, and matches no step of a door it was spent for, is a miss.
 //! One that matches a later step of some door may be early only, and counts when it is older than `settle`. When the
-//! misses in the policy's window reach its number, a ban is decided once and the source forgotten.
+//! misses in the policy's window reach its number, a ban is decided once and the source forgotten. A report that comes
+//! later than `settle` never leads to one: what is sent again after a controller has died comes host by host, later
+//! steps before earlier ones; the next report that is in time judges what is known by then.
 //!
 //! # Bounds
 //!
@@ -155,8 +157,10 @@ impl Matcher {
                 _ => Verdict::Ignored(Ignored::Refused),
             };
         };
-        self.ban(observation.source, at, now, decisions);
         let settled = observation.time + self.config.settle < now;
+        if !settled {
+            self.ban(observation.source, at, now, decisions);
+        }
         self.verdict(if standing == Standing::Waiting && settled { Standing::Miss } else { standing })
     }
 

@@ -123,7 +123,8 @@ impl Model {
             let spent: Vec<_> = (0..self.kept.len()).filter(|at| !next(*at)).collect();
             self.spent.entry(door.name().clone()).or_default().extend(spent);
         }
-        let ban = self.misses(now);
+        let late = new.time + self.config.settle < now;
+        let ban = if late { None } else { self.misses(now) };
         if ban.is_some() {
             self.kept.clear();
             self.spent.clear();
