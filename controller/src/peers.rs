@@ -73,6 +73,13 @@ struct Outgoing {
     reported: Reported,
 }
 
+/// The same, and where to.
+struct Away {
+    peer: HostName,
+    queue: mpsc::Sender<Outgoing>,
+    outgoing: Outgoing,
+}
+
 /// All peers of one controller.
 pub struct Peers {
     shared: Arc<Shared>,
@@ -136,8 +143,8 @@ impl Peers {
     /// When the matching has stopped.
     pub async fn observe(&self, reported: Reported, hops: u32) -> Result<(), Stopped> {
         let (here, away) = self.split(reported, hops);
-        for (name, queue, outgoing) in away {
-            self.forward(&name, &queue, outgoing).await;
+        for away in away {
+            self.forward(away).await;
         }
         if here.is_empty() { Ok(()) } else { self.matching.observe(here).await }
     }
@@ -195,11 +202,7 @@ impl Peers {
         }
     }
 
-    fn split(
-        &self,
-        reported: Reported,
-        hops: u32,
-    ) -> (Vec<Observation>, Vec<(HostName, mpsc::Sender<Outgoing>, Outgoing)>) {
+    fn split(&self, reported: Reported, hops: u32) -> (Vec<Observation>, Vec<Away>) {
         let table = self.table();
         if table.router.is_alone() {
             return (reported.observations, Vec::new());
@@ -216,29 +219,30 @@ impl Peers {
         let away = away.into_iter().filter_map(|(name, observations)| {
             let queue = table.peers.get(name)?.queue.clone();
             let reported = Reported { host: host.clone(), boot, observations };
-            Some((name.clone(), queue, Outgoing { hops: hops + 1, reported }))
+            Some(Away { peer: name.clone(), queue, outgoing: Outgoing { hops: hops + 1, reported } })
         });
         (here, away.collect())
     }
 
-    async fn forward(&self, name: &HostName, queue: &mpsc::Sender<Outgoing>, outgoing: Outgoing) {
+    async fn forward(&self, away: Away) {
+        let Away { peer, queue, outgoing } = away;
         let count = outgoing.reported.observations.len() as u64;
         let outgoing = match queue.try_send(outgoing) {
             Ok(()) => return,
-            Err(mpsc::error::TrySendError::Full(outgoing)) if !self.is_congested(name) => outgoing,
+            Err(mpsc::error::TrySendError::Full(outgoing)) if !self.is_congested(&peer) => outgoing,
             Err(_) => {
-                self.dropped(name, count);
+                self.dropped(&peer, count);
                 self.lost.notify_one();
                 return;
             }
         };
         // The agent's stream is not read meanwhile, and slows down the agent.
         if timeout(SLOW_MAX, queue.send(outgoing)).await.is_err() {
-            tracing::debug!(peer = %name, "a peer does not take knocks as fast as they come");
-            if let Some(entry) = self.table().peers.get_mut(name) {
+            tracing::debug!(%peer, "a peer does not take knocks as fast as they come");
+            if let Some(entry) = self.table().peers.get_mut(&peer) {
                 entry.congested = Some(Instant::now());
             }
-            self.dropped(name, count);
+            self.dropped(&peer, count);
             self.lost.notify_one();
         }
     }

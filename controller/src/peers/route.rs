@@ -168,7 +168,7 @@ impl Router {
 
 /// The same in every version and on every machine: SipHash-2-4 with a fixed key of the name, a zero byte and the
 /// source's 16 octets. The name breaks ties.
-fn weight<'a>(member: &'a Member, source: Source) -> (u64, std::cmp::Reverse<&'a HostName>) {
+fn weight(member: &Member, source: Source) -> (u64, std::cmp::Reverse<&HostName>) {
     let mut hasher = SipHasher24::new_with_keys(0x666c_6565_746b_6e6f, 0x636b_2d6f_776e_6572);
     hasher.write(member.name.as_str().as_bytes());
     hasher.write(&[0]);
