@@ -34,10 +34,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    clock::{Estimate, Probe},
+    clock::{Estimate, Offset, Probe},
     peers::{Peers, Reported},
     sessions::{SESSION_QUEUE, Session},
-    shared::{Shared, Standing, State},
+    shared::{Shared, Standing, State, local_now},
     status::{Report, State as OnHost},
     wire,
 };
@@ -190,7 +190,7 @@ impl AgentStream {
         let _gone = self.outbound.send(tell(Tell::Welcome(welcome))).await;
         let at = self.shared.now();
         let mut session = Session::new(self.number, at, self.outbound.clone(), self.stop.clone());
-        session.info.offset = self.clock.offset(at);
+        session.info.offset = self.offset();
         let mut guard = self.shared.state();
         let State { fleet, sessions, .. } = &mut *guard;
         let old = sessions.add(registered.host.clone(), session, fleet, &self.shared.wide, at);
@@ -235,7 +235,7 @@ impl AgentStream {
             Said::Observations(batch) => self.observe(registered, batch).await,
             Said::ProbeReply(reply) => {
                 self.measure(&reply);
-                let (at, offset) = (self.shared.now(), self.clock.offset(self.shared.now()));
+                let (at, offset) = (self.shared.now(), self.offset());
                 if let Some(session) = self.shared.state().sessions.current(&registered.host, self.number) {
                     session.info.offset = offset;
                     session.info.last_seen = at;
@@ -258,7 +258,7 @@ impl AgentStream {
             return Err(refuse::invalid("observations.observations", reason));
         }
         let at = self.shared.now();
-        let Some(offset) = self.clock.offset(at) else {
+        let Some(offset) = self.offset() else {
             return Err(Status::failed_precondition("the clock is not measured yet"));
         };
         let uncertainty = offset.uncertainty + self.shared.now_uncertainty();
@@ -362,7 +362,7 @@ impl AgentStream {
     }
 
     async fn probe(&self) -> Result<(), Status> {
-        let sent_us = self.shared.now().as_micros();
+        let sent_us = local_now().as_micros();
         self.tell(Tell::Probe(pb::Probe { id: sent_us, sent_us })).await
     }
 
@@ -382,8 +382,14 @@ impl AgentStream {
             sent: reply.probe_sent_us,
             heard: reply.received_us,
             answered: reply.sent_us,
-            received: self.shared.now().as_micros(),
+            received: local_now().as_micros(),
         });
+    }
+
+    /// The agent's clock minus the fleet's. It is measured against this machine's clock, which nobody sets: what was
+    /// measured before this controller began to follow another one's clock stays true.
+    fn offset(&self) -> Option<Offset> {
+        Some(self.clock.offset(local_now())?.against(self.shared.clock_offset_us()))
     }
 }
 

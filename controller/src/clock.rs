@@ -50,6 +50,12 @@ impl Offset {
     pub fn correct(self, agent: Timestamp) -> Timestamp {
         agent.shifted(self.micros.saturating_neg())
     }
+
+    /// The same clock measured against one that is so many microseconds ahead of the one it was measured against.
+    #[must_use]
+    pub fn against(self, ahead: i64) -> Self {
+        Self { micros: self.micros.saturating_sub(ahead), ..self }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -27,6 +27,10 @@ const TRIES: u32 = 10;
 /// How long to wait for the copy to show what the race was lost to.
 const LOST_RACE: Duration = Duration::from_millis(200);
 
+/// How long a complete knock waits for the lease of a controller that holds none. One that was cut off from its store
+/// holds it again a moment after it hears of it; a knock that comes in between is not lost.
+const REJOIN: Duration = Duration::from_secs(2);
+
 /// What the matching decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -100,7 +104,11 @@ async fn carry_out(shared: &Shared, decision: Decision) {
                 by: By::Knock,
                 reason: String::new(),
             };
-            if let Err(error) = open(shared, &request).await {
+            let mut answer = open(shared, &request).await;
+            if matches!(answer, Err(DecideError::Suspended)) && shared.serves_within(REJOIN).await {
+                answer = open(shared, &request).await;
+            }
+            if let Err(error) = answer {
                 if matches!(error, DecideError::Refused(Refusal::Known)) {
                     return;
                 }

@@ -213,6 +213,15 @@ impl Shared {
         self.standing.subscribe()
     }
 
+    /// Waits until this controller may decide, at most that long. Says whether it may. One that leaves never will.
+    pub async fn serves_within(&self, at_most: Duration) -> bool {
+        let may = |standing: &Standing| matches!(standing, Standing::Serving { until, .. } if Instant::now() < *until);
+        let mut standings = self.standings();
+        let settled = standings.wait_for(|standing| may(standing) || *standing == Standing::Leaving);
+        let settled = tokio::time::timeout(at_most, settled).await;
+        settled.is_ok_and(|standing| standing.is_ok_and(|standing| may(&standing)))
+    }
+
     /// What a decision expects of the store, so that it is carried out only while this controller is a member; nothing
     /// when it must not decide.
     pub fn fence(&self) -> Option<Expect> {

@@ -55,6 +55,14 @@ fn a_corrected_time_is_the_controllers() {
     assert_eq!(offset.correct(Timestamp::from_micros(1_000)), Timestamp::from_micros(1_250));
 }
 
+#[test]
+fn an_offset_moves_with_the_clock_that_it_is_against() {
+    // The agent is 300 us ahead of this machine, and the fleet's time 100 us.
+    let offset = Offset { micros: 300, uncertainty: Duration::from_micros(7) }.against(100);
+    assert_eq!(offset, Offset { micros: 200, uncertainty: Duration::from_micros(7) });
+    assert_eq!(offset.correct(Timestamp::from_micros(1_300)), Timestamp::from_micros(1_100));
+}
+
 fn probe(sent: u64, offset: i64, there: u64, dwell: u64, back: u64) -> Probe {
     let heard = (sent + there).saturating_add_signed(offset);
     Probe { sent, heard, answered: heard + dwell, received: sent + there + dwell + back }
