@@ -131,6 +131,10 @@ impl Host {
             }
             Input::Ended(stream, _) => agent.ended(core, stream),
             Input::Timer(Timer::Dial) => agent.link.waited(core, agent.node, agent.hello(core)),
+            Input::Timer(Timer::Attach(stream)) => {
+                let hello = agent.hello(core);
+                agent.link.too_slow(core, agent.node, stream, hello);
+            }
             Input::Timer(Timer::Link(stream)) => {
                 let hello = agent.hello(core);
                 if agent.link.tick(core, agent.node, stream, hello) {

@@ -98,6 +98,8 @@ pub(crate) struct Process {
     bans: BTreeMap<Source, Timestamp>,
     pending: BTreeMap<u64, Asked>,
     waiting: BTreeMap<u64, (Work, u32, Revision)>,
+    /// Complete knocks that wait for the lease.
+    parked: BTreeMap<u64, Work>,
     next_id: u64,
     watch: u64,
     failures: u32,
@@ -137,6 +139,7 @@ impl Process {
             bans: BTreeMap::new(),
             pending: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            parked: BTreeMap::new(),
             next_id: 0,
             watch: 0,
             failures: 0,

@@ -1,10 +1,12 @@
 //! What must happen: a complete knock opens, and in the end everybody agrees.
 //!
-//! 3. *A complete knock opens.* It must when, from its first packet on, some controllers are *good* (running, with a
-//!    whole path to an etcd that has a majority and loses no answers), the good ones reach each other (one pair may be
+//! 3. *A complete knock opens.* It must when, from its first packet on, some controllers are *good* (running, with
+//!    their lease held and a whole path to an etcd that has a majority and loses no answers), the good ones reach each other (one pair may be
 //!    cut if a third can relay), and each host that was knocked on has a whole path to one of them; and when nothing
 //!    breaks anew between its first packet and [`bound`] after its last, but for one controller at the most
-//!    that crashes or leaves, without which the above still holds. Whatever broke before, and stays broken, is no excuse.
+//!    that crashes or leaves, without which the above still holds. Whatever broke before, and stays broken, is no excuse. (A
+//!    knock that completes while its controller holds no lease is refused, said, and stays refused: when etcd has just
+//!    come back, the leases have not.)
 //!    Without anything broken since [`QUIET`], it opens within [`QUICK`].
 //! 4. *Everybody agrees.* After all was healed, every controller that runs serves and holds the store's picture, every
 //!    agent is attached, and every host holds what its controller's picture says.
@@ -43,8 +45,10 @@ pub(crate) struct Seen {
     steps: usize,
     hosts: BTreeSet<usize>,
     missed: bool,
-    /// Whether it could be answered when it began.
+    /// Whether it could be answered whenever one of its packets was sent.
     fair: bool,
+    /// Without which of the controllers, one at a time, as well.
+    without: BTreeSet<usize>,
     granted: Option<Micros>,
 }
 
@@ -59,6 +63,7 @@ impl Core {
             hosts: BTreeSet::new(),
             missed: false,
             fair: true,
+            without: (0..self.scenario.controllers.len()).collect(),
             granted: None,
         };
         let entry = self.oracle.attempts.entry(attempt).or_insert(begun);
@@ -68,9 +73,12 @@ impl Core {
         entry.hosts.insert(host);
         let (hosts, steps) = (entry.hosts.clone(), entry.steps);
         let fair = self.is_fair(&hosts, None);
+        let controllers = 0..self.scenario.controllers.len();
+        let without: BTreeSet<usize> = controllers.filter(|one| self.is_fair(&hosts, Some(*one))).collect();
         let all = self.scenario.attempts[attempt].steps;
         if let Some(entry) = self.oracle.attempts.get_mut(&attempt) {
             entry.fair &= fair;
+            entry.without.retain(|one| without.contains(one));
             if steps == all && !entry.missed {
                 self.oracle.stats.knocks += 1;
                 self.judge_at(now + bound(), attempt);
@@ -78,15 +86,15 @@ impl Core {
         }
     }
 
-    /// A knock with that last packet was answered.
+    /// A knock with that last packet was answered, and with it all earlier ones of that source at that door.
     pub(crate) fn granted(&mut self, door: &DoorName, source: Source, last: Micros) {
         let now = self.now;
         for (number, seen) in &mut self.oracle.attempts {
             let attempt = &self.scenario.attempts[*number];
             let same = self.scenario.sources[attempt.source] == source
                 && self.scenario.doors[attempt.door].name() == door;
-            if same && seen.last == last && seen.steps == attempt.steps {
-                seen.granted = Some(now);
+            if same && seen.last <= last && seen.steps == attempt.steps {
+                seen.granted.get_or_insert(now);
             }
         }
     }
@@ -98,6 +106,7 @@ impl Core {
         }
         let good: Vec<Node> = (0..self.scenario.controllers.len())
             .filter(|number| Some(*number) != without && !self.is_leaving(*number))
+            .filter(|number| self.oracle.serving.contains(number))
             .map(Node::Controller)
             .filter(|node| self.state(*node).0 == Run::Up && self.net.is_whole(*node, Node::Etcd))
             .collect();
@@ -142,7 +151,7 @@ impl Core {
         match (new.next(), new.next()) {
             (None, _) => true,
             (Some((_, Fault::Crash { node: Node::Controller(number), .. } | Fault::Leave(number))), None) => {
-                self.is_fair(&seen.hosts, Some(*number))
+                seen.without.contains(number)
             }
             _ => false,
         }

@@ -30,6 +30,8 @@ use anyhow::Context as _;
 /// A deliberate fault in what a controller does, to show that a broken promise is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Sabotage {
+    /// Answers a knock that has come to its second step.
+    AnswerHalf,
     /// Answers a knock however late.
     AnswerLate,
     /// Answers a knock that has been answered.
@@ -40,6 +42,8 @@ pub enum Sabotage {
     KeepAgents,
     /// Does not ask for the agents' windows when sources move.
     NeverResend,
+    /// Tells agents that openings last longer than they do.
+    TellLonger,
     /// Decides without expecting that it still is a member.
     Unfenced,
 }
@@ -64,6 +68,8 @@ pub struct Stats {
     pub due: u32,
     /// Those that opened.
     pub opened: u32,
+    /// Knocks that were answered once more after fleet time had jumped.
+    pub again: u32,
     /// The longest time from a last packet to the commit of its opening, microseconds.
     pub slowest_us: u64,
 }
@@ -91,6 +97,12 @@ pub fn run(options: Options) -> anyhow::Result<Outcome> {
     let scenario = scenario::Scenario::draw(options.seed).context("cannot draw the scenario")?;
     let mut world = world::World::new(scenario, options.trace)?;
     world.core.oracle.sabotage = options.sabotage;
+    let scenario = &world.core.scenario;
+    let said = format!(
+        "controllers {:?}, hosts {:?}, lease {:?}, delay {} to {} us, doors {:?}",
+        scenario.controllers, scenario.hosts, scenario.lease, scenario.delay, scenario.spike, scenario.doors
+    );
+    world.core.say(|| said);
     world.run();
     let core = world.core;
     Ok(Outcome {

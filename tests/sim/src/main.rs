@@ -1,6 +1,9 @@
 //! Runs one seed, or many, and prints what happened.
 
-use std::io::{Write as _, stdout};
+use std::{
+    io::{Write as _, stdout},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use fleetknock_sim::{Options, Sabotage, run};
@@ -22,10 +25,11 @@ struct Arguments {
     sabotage: Option<Sabotage>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let mut out = stdout().lock();
-    let (mut failed, mut events, mut slowest, mut knocks, mut due, mut opened) = (0, 0, 0, 0, 0, 0);
+    let (mut failed, mut events, mut slowest) = (0, 0, 0);
+    let (mut knocks, mut due, mut opened, mut again) = (0, 0, 0, 0);
     let start = std::time::Instant::now();
     for seed in arguments.seed..arguments.seed.saturating_add(arguments.count) {
         let outcome = run(Options { seed, sabotage: arguments.sabotage, trace: arguments.trace })?;
@@ -36,6 +40,7 @@ fn main() -> anyhow::Result<()> {
         knocks += outcome.stats.knocks;
         due += outcome.stats.due;
         opened += outcome.stats.opened;
+        again += outcome.stats.again;
         slowest = slowest.max(outcome.stats.slowest_us);
         if let Some(failure) = outcome.failure {
             failed += 1;
@@ -48,10 +53,9 @@ fn main() -> anyhow::Result<()> {
     writeln!(
         out,
         "{} seeds, {failed} failed; {events} events in {seconds:.1} s; {knocks} complete knocks, {due} had to open, \
-         {opened} opened, the slowest after {:.3} s",
+         {opened} opened, {again} once more, the slowest after {:.3} s",
         arguments.count,
         slowest as f64 / 1e6
     )?;
-    anyhow::ensure!(failed == 0, "{failed} seeds broke a promise");
-    Ok(())
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -152,7 +152,10 @@ impl World {
         self.core.say(|| format!("{node:?} is gone"));
         match node {
             Node::Agent(number) => self.hosts[number].crash(),
-            Node::Controller(number) => self.controllers[number] = None,
+            Node::Controller(number) => {
+                self.controllers[number] = None;
+                self.core.oracle.serving.remove(&number);
+            }
             Node::Etcd => {}
         }
     }

@@ -122,26 +122,28 @@ impl Link {
         }
     }
 
-    /// The deadline of a dial, or the time for a ping. Whether the stream was given up.
-    pub(super) fn tick(&mut self, core: &mut Core, node: Node, of: StreamId, hello: pb::Hello) -> bool {
-        match &mut self.state {
-            State::Connecting { stream, until } if *stream == of && core.now >= *until => {
-                core.close(of, node);
-                self.round.refused(false);
-                self.dial_next(core, node, hello);
-                false
-            }
-            State::Attached { stream, heard, asked, .. } if *stream == of => {
-                if *asked || core.now > *heard + self.silence {
-                    return self.ended(core, node, of, hello, Parting::Broken);
-                }
-                *asked = true;
-                core.send(of, node, Message::Ping);
-                core.wake(node, PING_EVERY, Timer::Link(of));
-                false
-            }
-            _ => false,
+    /// The deadline of a dial.
+    pub(super) fn too_slow(&mut self, core: &mut Core, node: Node, of: StreamId, hello: pb::Hello) {
+        if matches!(self.state, State::Connecting { stream, until } if stream == of && core.now >= until) {
+            core.close(of, node);
+            self.round.refused(false);
+            self.dial_next(core, node, hello);
         }
+    }
+
+    /// The time for a ping. Whether the stream was given up.
+    pub(super) fn tick(&mut self, core: &mut Core, node: Node, of: StreamId, hello: pb::Hello) -> bool {
+        let State::Attached { stream, heard, asked, .. } = &mut self.state else { return false };
+        if *stream != of {
+            return false;
+        }
+        if *asked || core.now > *heard + self.silence {
+            return self.ended(core, node, of, hello, Parting::Broken);
+        }
+        *asked = true;
+        core.send(of, node, Message::Ping);
+        core.wake(node, PING_EVERY, Timer::Link(of));
+        false
     }
 
     /// The stream is over, or is left. Whether it was the one attached to.
@@ -201,7 +203,7 @@ impl Link {
         let message = pb::AgentMessage { kind: Some(pb::agent_message::Kind::Hello(hello)) };
         let stream = core.dial(node, Node::Controller(candidate), Message::Agent(Box::new(message)));
         self.state = State::Connecting { stream, until: core.now + most };
-        core.wake(node, Duration::from_micros(most), Timer::Link(stream));
+        core.wake(node, Duration::from_micros(most), Timer::Attach(stream));
     }
 
     fn rest(&mut self, core: &mut Core, node: Node) {

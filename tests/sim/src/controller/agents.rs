@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Process, Standing, decide::Work};
 use crate::{
+    Sabotage,
     core::{Core, Timer},
     network::{Message, Refused, StreamId},
     time::{Micros, SECOND},
@@ -117,7 +118,7 @@ impl Process {
     }
 
     fn probe(&self, core: &mut Core, stream: StreamId) {
-        let sent_us = self.now(core).as_micros();
+        let sent_us = self.local_now(core).as_micros();
         let probe = Tell::Probe(pb::Probe { id: sent_us, sent_us });
         self.tell(core, stream, probe);
     }
@@ -128,13 +129,13 @@ impl Process {
     }
 
     fn measured(&mut self, core: &mut Core, stream: StreamId, reply: &pb::ProbeReply) {
-        let at = self.now(core);
+        let (at, local, ahead) = (self.now(core), self.local_now(core), self.offset.micros);
         let Some(call) = self.agents.get_mut(&stream) else { return };
         call.clock.add(Probe {
             sent: reply.probe_sent_us,
             heard: reply.received_us,
             answered: reply.sent_us,
-            received: at.as_micros(),
+            received: local.as_micros(),
         });
         match &mut call.stage {
             Stage::Greeting { greeting, answered } => {
@@ -148,7 +149,7 @@ impl Process {
                 self.decide(core, Work::Register { stream, record }, 0);
             }
             Stage::Serving { registered, number, .. } => {
-                let offset = call.clock.offset(at);
+                let offset = call.clock.offset(local).map(|offset| offset.against(ahead));
                 if let Some(session) = self.sessions.current(&registered.host, *number) {
                     session.info.offset = offset;
                     session.info.last_seen = at;
@@ -199,11 +200,12 @@ impl Process {
         self.tell(core, stream, Tell::Welcome(welcome));
         self.numbers += 1;
         let (number, at) = (self.numbers, self.now(core));
+        let (local, ahead) = (self.local_now(core), self.offset.micros);
         let (sender, outbound) = mpsc::channel(SESSION_QUEUE);
         let stop = CancellationToken::new();
         let mut session = Session::new(number, at, sender, stop.clone());
         let Some(call) = self.agents.get_mut(&stream) else { return };
-        session.info.offset = call.clock.offset(at);
+        session.info.offset = call.clock.offset(local).map(|offset| offset.against(ahead));
         let host = greeting.host.clone();
         let registered = Registered { host: greeting.host, id, boot, boot_id: greeting.boot };
         call.stage = Stage::Serving { registered, number, outbound, stop };
@@ -238,13 +240,14 @@ impl Process {
     }
 
     fn observed(&mut self, core: &mut Core, stream: StreamId, batch: pb::ObservationBatch) {
-        let at = self.now(core);
+        let local = self.local_now(core);
         let shared = self.fleet_clock_uncertainty();
         let Some(Call { stage: Stage::Serving { registered, .. }, clock, .. }) = self.agents.get(&stream)
         else {
             return;
         };
-        let Some(offset) = clock.offset(at) else { return };
+        let Some(offset) = clock.offset(local) else { return };
+        let offset = offset.against(self.offset.micros);
         let uncertainty = offset.uncertainty + shared;
         let mut observations = Vec::with_capacity(batch.observations.len());
         for observation in batch.observations {
@@ -293,10 +296,14 @@ impl Process {
     /// Writes what the sessions hold for their agents, and ends those that are to end.
     pub(super) fn flush(&mut self, core: &mut Core) {
         let node = self.node();
+        let longer = Self::is_sabotaged(core, Sabotage::TellLonger);
         let mut over = Vec::new();
         for (stream, call) in &mut self.agents {
             let Stage::Serving { outbound, stop, .. } = &mut call.stage else { continue };
-            while let Ok(Ok(message)) = outbound.try_recv() {
+            while let Ok(Ok(mut message)) = outbound.try_recv() {
+                if longer && let Some(Tell::Delta(delta)) = &mut message.kind {
+                    delta.openings.iter_mut().for_each(|opening| opening.remaining_ms += 20_000);
+                }
                 core.send(*stream, node, Message::Controller(Box::new(message)));
             }
             if stop.is_cancelled() {

@@ -9,7 +9,7 @@ use fleetknock_controller::{
 };
 use fleetknock_core::{source::Source, time::Timestamp};
 
-use super::{Asked, Process};
+use super::{Asked, Process, Standing};
 use crate::{
     Sabotage,
     core::{Core, Timer},
@@ -19,6 +19,7 @@ use crate::{
     users::Operation,
 };
 
+const REJOIN: Duration = Duration::from_secs(2);
 const TRIES: u32 = 10;
 const LOST_RACE: Duration = Duration::from_millis(200);
 
@@ -49,12 +50,52 @@ pub(super) enum Work {
     },
 }
 
+/// Why nothing is written.
+#[derive(Debug)]
+enum Refused {
+    Because(String),
+    Suspended,
+}
+
+impl Refused {
+    fn said(&self) -> &str {
+        match self {
+            Self::Because(why) => why,
+            Self::Suspended => "it holds no lease",
+        }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self::Because(refusal.to_string())
+    }
+}
+
 impl Process {
+    /// A complete knock waits a moment for the lease, once.
+    pub(super) fn lease_held(&mut self, core: &mut Core) {
+        for (_, work) in std::mem::take(&mut self.parked) {
+            self.decide(core, work, 1);
+        }
+    }
+
+    fn park(&mut self, core: &mut Core, work: Work) {
+        self.next_id += 1;
+        self.parked.insert(self.next_id, work);
+        core.wake(self.node(), REJOIN, Timer::Contend(self.next_id));
+    }
+
     pub(super) fn decide(&mut self, core: &mut Core, work: Work, tries: u32) {
         let from = self.fleet.revision();
         match self.transaction(core, &work) {
+            Err(Refused::Suspended)
+                if tries == 0 && self.standing != Standing::Leaving && matches!(work, Work::Open { .. }) =>
+            {
+                self.park(core, work);
+            }
             Err(why) => {
-                core.say(|| format!("{}: refused: {why}: {work:?}", self.name));
+                core.say(|| format!("{}: refused: {}: {work:?}", self.name, why.said()));
                 self.done(core, work, None);
             }
             Ok((transaction, _)) if transaction.changes.is_empty() => self.done(core, work, Some(from)),
@@ -94,6 +135,9 @@ impl Process {
         if let Some((work, tries, _)) = self.waiting.remove(&id) {
             self.decide(core, work, tries);
         }
+        if let Some(work) = self.parked.remove(&id) {
+            self.decide(core, work, 1);
+        }
     }
 
     /// The copy has moved on: races that were lost to what it shows now are run again.
@@ -106,7 +150,7 @@ impl Process {
         }
     }
 
-    fn transaction(&self, core: &Core, work: &Work) -> Result<(Transaction, Origin), String> {
+    fn transaction(&self, core: &Core, work: &Work) -> Result<(Transaction, Origin), Refused> {
         let at = self.now(core);
         match work {
             Work::Open { request, fresh_id, ahead } => self.opening(core, request, fresh_id, *ahead, at),
@@ -119,9 +163,9 @@ impl Process {
                     reason: "simulated".to_owned(),
                     by: by.clone(),
                 };
-                let mut transaction = grant::ban(&self.fleet, &record).map_err(|e| e.to_string())?;
+                let mut transaction = grant::ban(&self.fleet, &record)?;
                 if *by == By::Policy {
-                    transaction.expect.push(self.fence(core).ok_or("suspended")?);
+                    transaction.expect.push(self.fence(core).ok_or(Refused::Suspended)?);
                 }
                 Ok((transaction, Origin::Ban { source: *source, by: by.clone() }))
             }
@@ -129,8 +173,9 @@ impl Process {
                 let openings = self.fleet.openings().values();
                 let openings = openings.filter(|h| h.record.source == *source && h.record.is_active(at));
                 let openings: Vec<_> = openings.take(CHANGES_MAX / 2).collect();
-                let withdrawn = grant::withdraw(&openings, how, at).map_err(|e| e.to_string())?;
-                Ok((withdrawn.map(|(_, transaction)| transaction).unwrap_or_default(), Origin::Other))
+                let withdrawn = grant::withdraw(&openings, how, at)?;
+                let transaction = withdrawn.map(|(_, transaction)| transaction).unwrap_or_default();
+                Ok((transaction, Origin::Close { ahead: self.ahead(core) }))
             }
             Work::Register { record, .. } => {
                 let held = self.fleet.hosts().get(&record.name);
@@ -141,7 +186,7 @@ impl Process {
                 }
                 let key = Key::Host(record.name.clone());
                 let expect = vec![grant::expect(&key, held.map(|held| held.revision))];
-                let changes = vec![grant::put(&key, &record).map_err(|e| e.to_string())?];
+                let changes = vec![grant::put(&key, &record)?];
                 Ok((Transaction { expect, changes, lease: None }, Origin::Other))
             }
             Work::Unban { source } => {
@@ -163,7 +208,7 @@ impl Process {
         fresh_id: &str,
         knocked_ahead: i64,
         at: Timestamp,
-    ) -> Result<(Transaction, Origin), String> {
+    ) -> Result<(Transaction, Origin), Refused> {
         let granted = match grant::grant(&self.fleet, request, fresh_id, at) {
             Err(Refusal::Late { .. }) if Self::is_sabotaged(core, Sabotage::AnswerLate) => {
                 let knocked = request.knocked.map(|knocked| Knocked { at, ..knocked });
@@ -174,13 +219,13 @@ impl Process {
             }
             granted => granted,
         };
-        let mut granted = granted.map_err(|refusal| refusal.to_string())?;
+        let mut granted = granted?;
         let origin = match request.knocked {
             None => Origin::Operator { ahead: self.ahead(core) },
             Some(knocked) => Origin::Knock { at: knocked.at, knocked_ahead, ahead: self.ahead(core) },
         };
         if request.by == By::Knock && !Self::is_sabotaged(core, Sabotage::Unfenced) {
-            granted.transaction.expect.push(self.fence(core).ok_or("suspended")?);
+            granted.transaction.expect.push(self.fence(core).ok_or(Refused::Suspended)?);
         }
         Ok((granted.transaction, origin))
     }

@@ -6,13 +6,16 @@ use fleetknock_controller::{
     grant::{Knocked, Request},
     record::By,
 };
-use fleetknock_core::{knock::Observation, matcher::Decision};
+use fleetknock_core::{
+    knock::Observation,
+    matcher::{Completion, Decision, Verdict},
+};
 
 use super::{
     Process,
     decide::{Work, fresh_id},
 };
-use crate::core::Core;
+use crate::{Sabotage, core::Core};
 
 const BAN_PENDING: Duration = Duration::from_secs(5);
 /// How long a policy's ban lasts (`--ban-for`).
@@ -47,6 +50,12 @@ impl Process {
             core.say(|| {
                 format!("{}: {} at {}: {verdict:?}", self.name, observation.source, observation.port)
             });
+            if Self::is_sabotaged(core, Sabotage::AnswerHalf)
+                && let Verdict::Advanced { door, step: 2.., .. } = &verdict
+            {
+                let (door, source, last) = (door.as_ref().clone(), observation.source, observation.time);
+                found.push(Decision::Complete(Completion { door, source, first: last, last }));
+            }
             for decision in std::mem::take(&mut found) {
                 let work = match decision {
                     Decision::Complete(complete) => Work::Open {

@@ -110,6 +110,10 @@ impl Process {
         }
         if matches!(self.standing, Standing::Serving { .. }) {
             self.membership.dismissed = None;
+            core.oracle.serving.insert(self.number);
+            self.lease_held(core);
+        } else {
+            core.oracle.serving.remove(&self.number);
         }
         let due = self.membership.dismissed.is_none_or(|at| core.now > at + DISMISS_EVERY);
         if self.standing == Standing::Suspended && due {
