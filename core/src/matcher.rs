@@ -29,10 +29,10 @@
 //! # Misses
 //!
 //! A kept knock that is in no chain, repeats a step of none, and matches no step of a door it was spent for, is a miss.
-//! One that matches a later step of some door may be early only, and counts when it is older than `settle`. When the
-//! misses in the policy's window reach its number, a ban is decided once and the source forgotten. A report that comes
-//! later than `settle` never leads to one: what is sent again after a controller has died comes host by host, later
-//! steps before earlier ones; the next report that is in time judges what is known by then.
+//! One that matches a later step of some door may be early only, and counts when it is older than `settle`; never if its
+//! own report came later than that: what is sent again after a controller has died comes host by host, and the first steps
+//! may come last or not at all. When the misses in the policy's window reach its number, a ban is decided once and the
+//! source forgotten.
 //!
 //! # Bounds
 //!
@@ -131,7 +131,8 @@ impl Matcher {
         decisions: &mut Vec<Decision>,
     ) -> Verdict {
         let horizon = now.before(self.retention).as_micros();
-        let record = Record::new(observation);
+        let settled = observation.time + self.config.settle < now;
+        let record = Record::new(observation, settled);
         if record.time < horizon {
             return Verdict::Ignored(Ignored::TooLate);
         }
@@ -157,10 +158,7 @@ impl Matcher {
                 _ => Verdict::Ignored(Ignored::Refused),
             };
         };
-        let settled = observation.time + self.config.settle < now;
-        if !settled {
-            self.ban(observation.source, at, now, decisions);
-        }
+        self.ban(observation.source, at, now, decisions);
         self.verdict(if standing == Standing::Waiting && settled { Standing::Miss } else { standing })
     }
 

@@ -9,7 +9,7 @@ use super::{
     chain::{BUDGET, Chain, Query, Rows, Search, Set, Until, View, first, only, places},
     index::{Entry, Index, micros},
     limits::MissPolicy,
-    window::Window,
+    window::{Record, Window},
 };
 
 /// What the newest record is to its source. The later, the better.
@@ -112,19 +112,20 @@ impl Judge {
     ) -> u32 {
         let since = now.before(policy.window).as_micros();
         let records = window.records();
-        let which = |keep: &dyn Fn(u64) -> bool| -> Set {
+        let which = |keep: &dyn Fn(&Record) -> bool| -> Set {
             records
                 .iter()
                 .enumerate()
-                .filter(|(_, record)| keep(record.time))
+                .filter(|(_, record)| keep(record))
                 .fold(0, |set, (at, _)| set | only(at))
         };
-        let recent = which(&|time| time >= since);
+        let recent = which(&|record| record.time >= since);
         if recent.count_ones() < policy.misses {
             return 0;
         }
         self.gather(index, window);
-        let young = which(&|time| time.saturating_add(micros(settle)) >= now.as_micros());
+        let young =
+            which(&|record| record.late || record.time.saturating_add(micros(settle)) >= now.as_micros());
         let mut early: Set = 0;
         let mut at = 0;
         while self.turn(index, source, window, &mut at).is_some() {

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     door::{Door, DoorName, Knock, Step},
     host::{HostName, Labels},
-    knock::Observation,
+    knock::{Observation, ObservationId},
     port::Protocol,
     time::Timestamp,
 };
@@ -41,6 +41,8 @@ pub(super) struct Model {
     pub(super) hosts: BTreeMap<u32, (HostName, Labels)>,
     /// In the order of arrival.
     kept: Vec<Observation>,
+    /// Those whose reports came later than `settle`.
+    late: BTreeSet<ObservationId>,
     spent: BTreeMap<DoorName, BTreeSet<usize>>,
     floor: u64,
 }
@@ -57,7 +59,16 @@ impl Model {
         doors: Vec<Door>,
         hosts: BTreeMap<u32, (HostName, Labels)>,
     ) -> Self {
-        Self { config, retention, doors, hosts, kept: Vec::new(), spent: BTreeMap::new(), floor: 0 }
+        Self {
+            config,
+            retention,
+            doors,
+            hosts,
+            kept: Vec::new(),
+            late: BTreeSet::new(),
+            spent: BTreeMap::new(),
+            floor: 0,
+        }
     }
 
     pub(super) fn observe(&mut self, new: &Observation, now: Timestamp) -> Outcome {
@@ -123,10 +134,13 @@ impl Model {
             let spent: Vec<_> = (0..self.kept.len()).filter(|at| !next(*at)).collect();
             self.spent.entry(door.name().clone()).or_default().extend(spent);
         }
-        let late = new.time + self.config.settle < now;
-        let ban = if late { None } else { self.misses(now) };
+        if new.time + self.config.settle < now {
+            self.late.insert(new.id);
+        }
+        let ban = self.misses(now);
         if ban.is_some() {
             self.kept.clear();
+            self.late.clear();
             self.spent.clear();
             self.floor = 0;
         }
@@ -201,7 +215,7 @@ impl Model {
                 let doors: Vec<_> = self.admitting(record).collect();
                 let early =
                     doors.iter().any(|door| (1..steps(door).len()).any(|step| self.matches(door, step, at)));
-                let young = record.time + self.config.settle >= now;
+                let young = self.late.contains(&record.id) || record.time + self.config.settle >= now;
                 let matched_and_spent = |door: &Door| {
                     self.is_spent(door, at) && (0..steps(door).len()).any(|step| self.matches(door, step, at))
                 };

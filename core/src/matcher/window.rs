@@ -24,10 +24,12 @@ pub(super) struct Record {
     pub(super) uncertainty: u32,
     pub(super) fingerprint: u32,
     pub(super) port: Port,
+    /// Its report came so late that others of its time may never come: it was sent again.
+    pub(super) late: bool,
 }
 
 impl Record {
-    pub(super) fn new(observation: &Observation) -> Self {
+    pub(super) fn new(observation: &Observation, late: bool) -> Self {
         Self {
             time: observation.time.as_micros(),
             counter: observation.id.counter,
@@ -36,6 +38,7 @@ impl Record {
             uncertainty: u32::try_from(observation.uncertainty.as_micros()).unwrap_or(u32::MAX),
             fingerprint: observation.fingerprint,
             port: observation.port,
+            late,
         }
     }
 
