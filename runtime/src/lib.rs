@@ -1,8 +1,8 @@
 //! The process shell that every Fleetknock program wears: where settings come from, how errors end a process, logs,
-//! metrics, readiness and drain.
+//! metrics, readiness, drain and mutual TLS.
 //!
-//! There is no word of knocking here, and nothing of ours is used. Mutual TLS reads its files and swaps its
-//! certificates from here when it comes: a module `tls` beside these, so that every program does it the same way.
+//! There is no word of knocking here, and nothing of ours is used. Mutual TLS reads its files, follows them as they
+//! change and knows who is at the other end of a connection in `tls`, so that every program does it the same way.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -13,3 +13,4 @@ pub mod drain;
 pub mod exit;
 pub mod log;
 pub mod ready;
+pub mod tls;
