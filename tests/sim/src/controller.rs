@@ -33,6 +33,7 @@ use crate::{
 
 mod agents;
 mod decide;
+mod forward;
 mod keeper;
 mod matching;
 mod member;
@@ -40,8 +41,9 @@ mod peers;
 
 use agents::Call;
 use decide::Work;
+use forward::PeerCall;
 use member::Membership;
-use peers::{Link, PeerCall};
+use peers::Link;
 
 /// Runs of one host's agent that are told apart.
 const BOOTS_KEPT: usize = 4;
@@ -186,6 +188,8 @@ impl Process {
         if self.loaded {
             self.take_part(core);
             self.flush(core);
+            let ahead = self.ahead(core);
+            core.oracle.clock(self.number, Some(ahead), core.now);
         }
         false
     }

@@ -1,12 +1,12 @@
 //! What must happen: a complete knock opens, and in the end everybody agrees.
 //!
-//! 3. *A complete knock opens.* It must when, from its first packet on, some controllers are *good* (running, with
-//!    their lease held and a whole path to an etcd that has a majority and loses no answers), the good ones reach each other (one pair may be
-//!    cut if a third can relay), and each host that was knocked on has a whole path to one of them; and when nothing
+//! 3. *A complete knock opens.* It must when, whenever one of its packets is sent, some controllers are *good* (running,
+//!    with their lease held and a whole path to an etcd that has a majority and loses no answers), the good ones reach
+//!    each other (one pair may be cut if a third can relay), and each host that was knocked on has a whole path to one of them; and when nothing
 //!    breaks anew between its first packet and [`bound`] after its last, but for one controller at the most
-//!    that crashes or leaves, without which the above still holds. Whatever broke before, and stays broken, is no excuse. (A
-//!    knock that completes while its controller holds no lease is refused, said, and stays refused: when etcd has just
-//!    come back, the leases have not.)
+//!    that crashes or leaves, without which the above still holds. Whatever broke before, and stays broken, is no excuse.
+//!    A knock that its owner refused and said so, for want of its lease or of the store, stays refused: that is excused
+//!    when that controller was not good, never when it was.
 //!    Without anything broken since [`QUIET`], it opens within [`QUICK`].
 //! 4. *Everybody agrees.* After all was healed, every controller that runs serves and holds the store's picture, every
 //!    agent is attached, and every host holds what its controller's picture says.
@@ -42,13 +42,17 @@ const SOON: Micros = 3 * SECOND;
 pub(crate) struct Seen {
     first: Micros,
     last: Micros,
-    steps: usize,
+    pub(crate) steps: usize,
     hosts: BTreeSet<usize>,
     missed: bool,
     /// Whether it could be answered whenever one of its packets was sent.
     fair: bool,
     /// Without which of the controllers, one at a time, as well.
     without: BTreeSet<usize>,
+    /// The controllers that were good whenever one of its packets was sent.
+    good: BTreeSet<usize>,
+    /// The controllers that said that it opened nothing.
+    pub(crate) refused: BTreeSet<usize>,
     granted: Option<Micros>,
 }
 
@@ -64,6 +68,8 @@ impl Core {
             missed: false,
             fair: true,
             without: (0..self.scenario.controllers.len()).collect(),
+            good: (0..self.scenario.controllers.len()).collect(),
+            refused: BTreeSet::new(),
             granted: None,
         };
         let entry = self.oracle.attempts.entry(attempt).or_insert(begun);
@@ -73,11 +79,13 @@ impl Core {
         entry.hosts.insert(host);
         let (hosts, steps) = (entry.hosts.clone(), entry.steps);
         let fair = self.is_fair(&hosts, None);
+        let good: BTreeSet<usize> = self.good().collect();
         let controllers = 0..self.scenario.controllers.len();
         let without: BTreeSet<usize> = controllers.filter(|one| self.is_fair(&hosts, Some(*one))).collect();
         let all = self.scenario.attempts[attempt].steps;
         if let Some(entry) = self.oracle.attempts.get_mut(&attempt) {
             entry.fair &= fair;
+            entry.good.retain(|one| good.contains(one));
             entry.without.retain(|one| without.contains(one));
             if steps == all && !entry.missed {
                 self.oracle.stats.knocks += 1;
@@ -104,12 +112,8 @@ impl Core {
         if self.etcd.down || self.etcd.losing > 0.0 {
             return false;
         }
-        let good: Vec<Node> = (0..self.scenario.controllers.len())
-            .filter(|number| Some(*number) != without && !self.is_leaving(*number))
-            .filter(|number| self.oracle.serving.contains(number))
-            .map(Node::Controller)
-            .filter(|node| self.state(*node).0 == Run::Up && self.net.is_whole(*node, Node::Etcd))
-            .collect();
+        let good: Vec<Node> =
+            self.good().filter(|number| Some(*number) != without).map(Node::Controller).collect();
         let pairs = good
             .iter()
             .enumerate()
@@ -119,6 +123,17 @@ impl Core {
         let heard =
             hosts.iter().all(|host| good.iter().any(|node| self.net.is_whole(Node::Agent(*host), *node)));
         !good.is_empty() && related && heard
+    }
+
+    /// The controllers that can decide, and go on to.
+    fn good(&self) -> impl Iterator<Item = usize> {
+        (0..self.scenario.controllers.len()).filter(|number| {
+            let node = Node::Controller(*number);
+            !self.is_leaving(*number)
+                && self.oracle.serving.contains(number)
+                && self.state(node).0 == Run::Up
+                && self.net.is_whole(node, Node::Etcd)
+        })
     }
 
     fn is_leaving(&self, controller: usize) -> bool {
@@ -144,7 +159,9 @@ impl Core {
         });
         let left_alone =
             !operated && !self.oracle.banned.contains(&source) && attempt.source < self.scenario.honest;
-        if !seen.fair || !in_time || !left_alone || uncertainty > SECOND {
+        // Its owner could not decide, and said so: what was refused stays refused.
+        let refused = seen.refused.iter().any(|one| !seen.good.contains(one));
+        if refused || !seen.fair || !in_time || !left_alone || uncertainty > SECOND {
             return false;
         }
         let mut new = self.oracle.faults.iter().filter(|(at, _)| *at > seen.first);

@@ -9,9 +9,10 @@
 //! 5. Whoever writes an opening or a ban for a knock is a member at that moment.
 //! 6. Nobody is banned for misses who sent fewer than the policy allows.
 //!
-//! One limit is known, and counted ([`crate::Stats::again`]): a knock is told from a later one by its time, so when all
-//! controllers were gone at once and the first one back has another clock, fleet time jumps, and a knock that is still in
-//! the agents' windows, not older than [`ANSWER_WITHIN`], can be answered once more.
+//! One limit is known, and counted ([`crate::Stats::again`]): a knock is told from a later one by its time. When a
+//! controller begins to decide before it could measure the others' clocks, or when all were gone at once, fleet time jumps
+//! by what the machines' clocks differ, and a knock that is still in the agents' windows, not older than
+//! [`ANSWER_WITHIN`], can be answered once more.
 //!
 //! What must happen, as against what must not, is in [`crate::judge`].
 
@@ -25,12 +26,7 @@ use fleetknock_controller::{
     record::{By, Key, OpeningRecord, decode},
     store::{Change, Revision, Transaction},
 };
-use fleetknock_core::{
-    door::{DoorName, Knock},
-    port::Port,
-    source::Source,
-    time::Timestamp,
-};
+use fleetknock_core::{door::DoorName, port::Port, source::Source, time::Timestamp};
 
 use fleetknock_agent::firewall::Element;
 
@@ -45,6 +41,8 @@ use crate::{
     users::Packet,
 };
 
+mod answers;
+
 /// A commit takes place within the store's deadline of being decided.
 const ANSWER_MAX: Micros = 15 * SECOND + etcd::DEADLINE;
 /// A stream on which nothing comes through is given up after a ping's interval and its patience; until then what was
@@ -55,6 +53,9 @@ const STAMP: Micros = 60_000;
 
 /// Fleet time goes on within this when the controllers before and after have measured each other.
 const CLOCK_KEPT: u64 = 20_000;
+
+/// For so long a knock's stamp may be of a time when the controllers' clocks were apart: as long as agents keep it.
+const APART_MATTERS: Micros = 30 * SECOND;
 
 /// Why a transaction was made.
 #[derive(Clone, Debug)]
@@ -104,6 +105,10 @@ pub(crate) struct Oracle {
     /// In which life and at which revision each controller joined last.
     epochs: BTreeMap<usize, (u32, Revision)>,
     pub(crate) banned: Vec<Source>,
+    /// How far each controller's fleet time is ahead of true time.
+    ahead: BTreeMap<usize, i64>,
+    /// When two controllers last had different ideas of fleet time.
+    apart_at: Option<Micros>,
     /// The controllers that hold their lease, as they know.
     pub(crate) serving: BTreeSet<usize>,
     pub(crate) stats: crate::Stats,
@@ -112,6 +117,20 @@ pub(crate) struct Oracle {
 impl Oracle {
     pub(crate) fn has_failed(&self) -> bool {
         self.failure.is_some()
+    }
+
+    /// A controller's fleet time; nothing when it is gone.
+    pub(crate) fn clock(&mut self, controller: usize, ahead: Option<i64>, now: Micros) {
+        match ahead {
+            Some(ahead) => self.ahead.insert(controller, ahead),
+            None => self.ahead.remove(&controller),
+        };
+        let (least, most) = (self.ahead.values().min(), self.ahead.values().max());
+        if let (Some(least), Some(most)) = (least, most)
+            && least.abs_diff(*most) > CLOCK_KEPT
+        {
+            self.apart_at = Some(now);
+        }
     }
 
     pub(crate) fn uncertain(&mut self, source: Source, uncertainty: Duration) {
@@ -220,77 +239,6 @@ impl Core {
         }
     }
 
-    fn answered_knock(&mut self, record: &OpeningRecord, at: Timestamp, ahead: i64) {
-        let knocked = true_time(at, ahead);
-        let (source, door) = (record.source, record.door.clone());
-        let uncertainty = self.oracle.uncertainty(source);
-        let apart = 2 * uncertainty + STAMP + 2 * self.scenario.skew;
-        let Some(place) = self.last_packet(&record.door, source, knocked, apart) else {
-            return self.fail(format!("{door} opens for {source} without its last knock at {knocked}"));
-        };
-        let last = self.oracle.captured[place].at;
-        if !self.is_complete(&door, place, uncertainty) {
-            return self.fail(format!("{door} opens for {source} without a complete knock"));
-        }
-        if let Some(before) = self.oracle.answers.insert((door.clone(), place), ahead) {
-            // Known limit: see the module's page.
-            let sure = self.oracle.captured[place].at.abs_diff(knocked) <= 2 * uncertainty + STAMP;
-            if sure && before.abs_diff(ahead) <= CLOCK_KEPT {
-                return self.fail(format!("the knock of {source} at {door} is answered twice"));
-            }
-            self.oracle.stats.again += 1;
-        }
-        let late = self.now.saturating_sub(last);
-        if late > ANSWER_MAX + apart {
-            return self.fail(format!("{door} opens for {source} {late} us after its last packet"));
-        }
-        let withdrawn = self.oracle.withdrawn.get(&(door.clone(), source));
-        if withdrawn.is_some_and(|withdrawn| *withdrawn > last + apart) {
-            return self.fail(format!("an old knock of {source} brings back what was closed at {door}"));
-        }
-        self.granted(&door, source, last);
-    }
-
-    /// The captured packet nearest to a time that can be the last of a door's knock.
-    fn last_packet(&self, door: &DoorName, source: Source, at: Micros, apart: Micros) -> Option<usize> {
-        let source = self.scenario.sources.iter().position(|known| *known == source)?;
-        let Knock::Sequence(sequence) = self.door(door)?.knock();
-        let port = sequence.steps.last()?.port;
-        let fits = |captured: &Captured| {
-            captured.source == source && captured.port == port && captured.at.abs_diff(at) <= apart
-        };
-        let captured = self.oracle.captured.iter().enumerate().filter(|(_, captured)| fits(captured));
-        captured.min_by_key(|(_, captured)| captured.at.abs_diff(at)).map(|(place, _)| place)
-    }
-
-    fn door(&self, name: &DoorName) -> Option<&fleetknock_core::door::Door> {
-        self.scenario.doors.iter().find(|door| door.name() == name)
-    }
-
-    /// Whether captured packets of the source make the whole sequence with this one, as far as clocks can tell.
-    fn is_complete(&self, door: &DoorName, last: usize, uncertainty: Micros) -> bool {
-        let Some(door) = self.door(door) else { return false };
-        let Knock::Sequence(sequence) = door.knock();
-        let last = self.oracle.captured[last];
-        let slack = 2 * uncertainty + STAMP + 2 * self.scenario.skew;
-        let least = last.at.saturating_sub(micros(sequence.within) + slack);
-        // From the last step backwards: the latest packet that fits is the best choice.
-        let mut before = last.at + slack;
-        for step in sequence.steps.iter().rev() {
-            let fits = self.oracle.captured.iter().filter(|captured| {
-                let (host, _) = &self.scenario.hosts[captured.host];
-                captured.source == last.source
-                    && captured.port == step.port
-                    && captured.at <= before
-                    && captured.at >= least
-                    && step.hosts.matches(host, &fleetknock_core::host::Labels::default())
-            });
-            let Some(at) = fits.map(|captured| captured.at).max() else { return false };
-            before = at + slack;
-        }
-        true
-    }
-
     /// How long a host may let somebody in after an opening's end: what the clocks of the controllers differ, and what
     /// an order may have been on its way. A machine's own clock drifts little in the time of an opening.
     fn overstay(&self) -> Micros {
@@ -306,6 +254,18 @@ impl Core {
                 "host {host} lets {} in at {} until {until}, not {end}",
                 element.source, element.port
             ));
+        }
+    }
+
+    /// A controller said that a complete knock opened nothing, for want of its lease or of the store.
+    pub(crate) fn knock_refused(&mut self, controller: usize, door: &DoorName, source: Source) {
+        for (number, seen) in &mut self.oracle.attempts {
+            let attempt = &self.scenario.attempts[*number];
+            let same = self.scenario.sources[attempt.source] == source
+                && self.scenario.doors[attempt.door].name() == door;
+            if same && seen.steps == attempt.steps {
+                seen.refused.insert(controller);
+            }
         }
     }
 

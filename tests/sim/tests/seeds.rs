@@ -2,6 +2,8 @@
 //!
 //! `FLEETKNOCK_SIM_SEEDS=COUNT` runs so many seeds, `FLEETKNOCK_SIM_SEED=N` only that one.
 
+#![cfg(test)]
+
 use std::{env, thread};
 
 use fleetknock_sim::{Options, Outcome, Sabotage, run};

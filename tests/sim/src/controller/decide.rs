@@ -96,6 +96,9 @@ impl Process {
             }
             Err(why) => {
                 core.say(|| format!("{}: refused: {}: {work:?}", self.name, why.said()));
+                if matches!(why, Refused::Suspended) {
+                    self.give_up(core, &work);
+                }
                 self.done(core, work, None);
             }
             Ok((transaction, _)) if transaction.changes.is_empty() => self.done(core, work, Some(from)),
@@ -126,8 +129,16 @@ impl Process {
             }
             answer => {
                 core.say(|| format!("{}: not written: {answer:?}: {work:?}", self.name));
+                self.give_up(core, &work);
                 self.done(core, work, None);
             }
+        }
+    }
+
+    /// Says that a complete knock opened nothing.
+    fn give_up(&self, core: &mut Core, work: &Work) {
+        if let Work::Open { request: Request { door, source, by: By::Knock, .. }, .. } = work {
+            core.knock_refused(self.number, door, *source);
         }
     }
 
