@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     apply, ban, check, close, completions, controllers::Controllers, delete, describe, get, import, knock,
-    open, output, watch,
+    open, output, pki, watch,
 };
 
 /// Port knocking for a fleet: knock, and operate doors, hosts, openings, bans and controllers.
@@ -67,6 +67,7 @@ pub(crate) enum Command {
     Import(import::Import),
     Knock(knock::Knock),
     Open(open::Open),
+    Pki(pki::Pki),
     Unban(ban::Unban),
     Watch(watch::Watch),
 }
@@ -85,6 +86,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Check(command) => check::run(&command, out),
         Command::Completions(command) => completions::run(&command, out),
         Command::Import(command) => import::run(&command, out),
+        Command::Pki(command) => pki::run(&command, out),
         Command::Knock(command) => knock::run(command, global.timeout, out).await,
         Command::Apply(command) => apply::run(&command, controllers()?, out).await,
         Command::Ban(command) => ban::run(&command, controllers()?, out).await,

@@ -18,6 +18,7 @@ mod kind;
 mod knock;
 mod open;
 mod output;
+mod pki;
 mod resource;
 mod watch;
 

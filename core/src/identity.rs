@@ -195,6 +195,24 @@ impl Identity {
     }
 }
 
+/// What the certificate of a fleet's own authority (CA) has as its URI: `fleetknock://FLEET/authority`. It is no
+/// [`Identity`]: an authority speaks for nobody itself.
+pub fn authority_uri(fleet: &FleetName) -> String {
+    format!("{SCHEME}://{fleet}/authority")
+}
+
+/// The fleet of an authority, when its certificate says so; others' authorities do not.
+pub fn authority_fleet<S: AsRef<str>>(uris: &[S]) -> Option<FleetName> {
+    let fleet_of = |uri: &str| {
+        let fleet = uri.strip_prefix(SCHEME)?.strip_prefix("://")?.strip_suffix("/authority")?;
+        fleet.parse().ok()
+    };
+    match uris {
+        [uri] => fleet_of(uri.as_ref()),
+        _ => None,
+    }
+}
+
 /// Whether this is meant as one of ours: in whatever case, because schemes have none (RFC 3986 section 3.1) and a
 /// certificate with `Fleetknock://` beside a good URI is not to be taken for one with a stranger's.
 fn has_scheme(uri: &str) -> bool {

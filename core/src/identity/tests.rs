@@ -91,6 +91,19 @@ fn a_certificate_names_exactly_one() {
 }
 
 #[test]
+fn an_authority_names_its_fleet_and_nobody() {
+    let fleet: FleetName = "blue".parse().unwrap();
+    let uri = authority_uri(&fleet);
+    assert_eq!(authority_fleet(&[&uri]), Some(fleet));
+    assert!(uri.parse::<Identity>().is_err());
+    for other in
+        [&["fleetknock://blue/host/a"][..], &["fleetknock:///authority"], &[], &[uri.as_str(), uri.as_str()]]
+    {
+        assert_eq!(authority_fleet(other), None, "{other:?}");
+    }
+}
+
+#[test]
 fn roles_are_ordered_by_what_they_may() {
     assert!(Role::Viewer < Role::Operator && Role::Operator < Role::Admin);
     assert!("".parse::<Role>().is_err() && "Viewer".parse::<Role>().is_err());

@@ -1,6 +1,6 @@
 //! What is signed says what was ordered, and a request proves its key.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use super::*;
 use crate::tls::tests::lab::DAY;
@@ -110,4 +110,26 @@ fn an_authority_is_loaded_whole() {
     let left: Vec<_> =
         fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
+fn a_replaced_file_keeps_its_owner_and_mode_but_for_others_at_a_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let (key, link) = (directory.path().join("a.key"), directory.path().join("link.key"));
+    write_new(&key, "old", Access::Owner).unwrap();
+    std::os::unix::fs::symlink(&key, &link).unwrap();
+    let mode = || fs::metadata(&key).unwrap().permissions().mode() & 0o777;
+    for (before, after) in [(0o600, 0o600), (0o640, 0o640), (0o644, 0o640), (0o400, 0o400)] {
+        fs::set_permissions(&key, fs::Permissions::from_mode(before)).unwrap();
+        Staged::new(&link, "new", Access::Owner).unwrap().commit().unwrap();
+        assert_eq!(mode(), after, "{before:o}");
+    }
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read_to_string(&key).unwrap(), "new");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    Staged::new(&key, "public", Access::Everybody).unwrap().commit().unwrap();
+    assert_eq!(mode(), 0o644);
+    drop(Staged::new(&key, "never", Access::Owner).unwrap());
+    assert_eq!(fs::read_to_string(&key).unwrap(), "public");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
 }

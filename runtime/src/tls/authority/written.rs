@@ -1,9 +1,9 @@
 //! Writes certificates and keys: whole or not at all, and keys for their owner only.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
 };
 
@@ -38,7 +38,9 @@ pub fn write_new(path: &Path, contents: &str, access: Access) -> io::Result<()> 
     written
 }
 
-/// A file beside the one that it will replace: several can be made ready before the first takes its place.
+/// A file beside the one that it will replace: several can be made ready before the first takes its place. It keeps that
+/// one's owner, group and mode - a daemon that may read the old one can read the new one -, but never lets others at a
+/// key.
 #[derive(Debug)]
 pub struct Staged {
     beside: PathBuf,
@@ -58,6 +60,14 @@ impl Staged {
         let beside = path.with_file_name(format!(".{name}.{:08x}", rand::random::<u32>()));
         let staged = Self { beside, path, done: false };
         create(&staged.beside, contents, access)?;
+        if let Ok(old) = fs::metadata(&staged.path) {
+            let new = fs::metadata(&staged.beside)?;
+            if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+                chown(&staged.beside, Some(old.uid()), Some(old.gid()))?;
+            }
+            let others = if access == Access::Owner { 0 } else { 0o007 };
+            fs::set_permissions(&staged.beside, Permissions::from_mode(old.mode() & (0o770 | others)))?;
+        }
         Ok(staged)
     }
 
