@@ -96,6 +96,9 @@ impl<'lab> Fleet<'lab> {
                 let label = format!("fleetknock get {kind}, asking {}", controller.name());
                 self.lab.ask_on_failure(&label, controller.host(), command);
             }
+            let metrics = ["curl", "-s", &format!("http://127.0.0.1:{HTTP_PORT}/metrics")].map(str::to_owned);
+            let label = format!("metrics of {}", controller.name());
+            self.lab.ask_on_failure(&label, controller.host(), metrics.to_vec());
         }
         Ok(())
     }

@@ -88,6 +88,22 @@ fn knocks_of_every_tool_arrive_once() {
 }
 
 #[test]
+fn the_first_packets_of_a_new_client_arrive_at_once_and_in_order() {
+    let lab = Lab::new("first").unwrap();
+    let host = lab.host("host").unwrap();
+    host.ok(&["nft", "add table inet t; add chain inet t c { type filter hook prerouting priority -300; }"])
+        .unwrap();
+    host.ok(&["nft", "add rule inet t c tcp dport 7001 counter"]).unwrap();
+    for count in 1..=20 {
+        let client = lab.client(&format!("client-{count}")).unwrap();
+        client.knock(None, &[Shot::Tcp(host.at(7001))]).unwrap();
+        // Sooner than the kernel asks again for a neighbour that did not answer.
+        wait_until("the first packet", Duration::from_millis(500), || Ok(counters(&host) == [count]))
+            .unwrap();
+    }
+}
+
+#[test]
 fn a_flood_arrives_at_about_its_rate() {
     let lab = Lab::new("flood").unwrap();
     let (host, client) = (lab.host("host").unwrap(), lab.client("client").unwrap());
