@@ -39,12 +39,12 @@ const AFTER_HELP: &str = "With a CA of your own, such as cert-manager or Vault, 
       controllers  fleetknock://FLEET/controller/NAME
       users        fleetknock://FLEET/user/NAME?role=viewer|operator|admin
   - key usage digitalSignature; extended key usage clientAuth, and for controllers serverAuth too
-  - an ECDSA P-256 or P-384, Ed25519 or RSA key (2048 bits or more), in PEM and PKCS #8
-Controllers need no DNS name: agents and other controllers know them by their URI. The fleet must trust
-that CA alone, and it must let nobody choose the URI: whoever gets one is who it says.
+  - an ECDSA P-256 or P-384, Ed25519 or RSA key (2048 bits or more), in PEM
+Controllers need no DNS name: agents and other controllers know them by their URI. The fleet must trust that CA \
+alone, and it must let nobody choose the URI: whoever gets one is who it says.
 
-To change authorities: make a new one in another directory, put both ca.crt into one file wherever ca.crt is
-trusted, issue everything anew, then trust the new one only. Daemons follow their files; none restarts.
+To change authorities: make a new one in another directory, put both ca.crt into one file wherever ca.crt is trusted, \
+issue everything anew, then trust the new one only. Daemons follow their files; none restarts.
 
 Examples:
   fleetknock pki init --fleet blue

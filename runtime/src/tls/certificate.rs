@@ -14,6 +14,9 @@ use x509_parser::{
     time::ASN1Time,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// The contents of a certificate. That it can be read says nothing about whether it can be trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -16,7 +16,11 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
-use super::{Certificate, sessions::Membership};
+use super::{
+    Certificate,
+    crowd::Place,
+    sessions::{Ended, Membership},
+};
 
 /// Who is at the other end of a connection; among the extensions of each request that came by it.
 #[derive(Clone, Debug)]
@@ -41,7 +45,7 @@ impl Peer {
 pub struct Connection {
     stream: Stream,
     peer: Peer,
-    session: Option<Session>,
+    lease: Option<Lease>,
 }
 
 #[derive(Debug)]
@@ -50,30 +54,38 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// What lets a connection live: it ends when this is over, and what it holds is free when it ends.
 #[derive(Debug)]
-struct Session {
-    membership: Membership,
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+struct Lease {
+    ended: Ended,
+    over: Pin<Box<WaitForCancellationFutureOwned>>,
+    _held: Held,
+}
+
+/// A place among those with a certificate, whose end is waited for, or among those without.
+#[derive(Debug)]
+pub(super) enum Held {
+    Known { _place: Place<String>, _membership: Membership },
+    Unknown { _place: Place<IpAddr> },
 }
 
 impl Connection {
     pub(super) fn plain(stream: TcpStream, address: SocketAddr) -> Self {
         let peer = Peer { address, certificate: None, is_private: false };
-        Self { stream: Stream::Plain(stream), peer, session: None }
+        Self { stream: Stream::Plain(stream), peer, lease: None }
     }
 
     pub(super) fn tls(
         stream: TlsStream<TcpStream>,
         address: SocketAddr,
-        known: Option<(Certificate, Membership)>,
+        certificate: Option<Certificate>,
+        ended: Ended,
+        held: Held,
     ) -> Self {
-        let (certificate, membership) = known.unzip();
         let peer = Peer { address, certificate: certificate.map(Arc::new), is_private: true };
-        let session = membership.map(|membership| Session {
-            ended: Box::pin(membership.ended.token.clone().cancelled_owned()),
-            membership,
-        });
-        Self { stream: Stream::Tls(Box::new(stream)), peer, session }
+        let over = Box::pin(ended.token.clone().cancelled_owned());
+        let lease = Lease { ended, over, _held: held };
+        Self { stream: Stream::Tls(Box::new(stream)), peer, lease: Some(lease) }
     }
 
     /// Who is at the other end.
@@ -81,13 +93,12 @@ impl Connection {
         &self.peer
     }
 
-    /// An error once the certificate is no longer good; the task is woken when that happens.
+    /// An error once it is over; the task is woken when that happens.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let Some(Session { membership, ended }) = &mut self.session else { return Ok(()) };
+        let Some(Lease { ended, over, .. }) = &mut self.lease else { return Ok(()) };
         // A future must not be polled again once it was ready.
-        if membership.ended.token.is_cancelled() || ended.as_mut().poll(context).is_ready() {
-            let reason = membership.ended.reason().to_owned();
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason));
+        if ended.token.is_cancelled() || over.as_mut().poll(context).is_ready() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, ended.reason().to_owned()));
         }
         Ok(())
     }

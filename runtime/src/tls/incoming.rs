@@ -6,13 +6,16 @@
 //!      └── credentials changed, or a second is over ──▶ live sessions looked at again
 //! ```
 //!
-//! Bounds: [`Limits::handshakes`] unfinished ones at a time, each at most [`Limits::handshake_time`]; a connection that
+//! Unfinished: [`Limits::handshakes`] unfinished ones at a time, each at most [`Limits::handshake_time`]; a connection that
 //! waits in the queue still holds its place. When all places are taken a new connection is given the place of the oldest
 //! of the address that holds most, so half-open connections hold up nobody who finishes in time.
+//!
+//! Finished: [`Limits::connections`] with a certificate and [`Limits::without_certificate`] without, of each holder or
+//! address at most [`Limits::of_one`]. The oldest of the same holder makes room, or of whoever holds most.
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -32,8 +35,9 @@ use tokio_stream::Stream;
 
 use super::{
     Acceptor, Certificate, Connection,
-    crowd::Crowd,
-    sessions::Sessions,
+    connection::Held,
+    crowd::{Crowd, network},
+    sessions::{Ended, Sessions},
     words::{self, End},
 };
 
@@ -58,12 +62,26 @@ pub struct Limits {
     pub handshakes: usize,
     /// The longest that a client may take.
     pub handshake_time: Duration,
+    /// Connections of those with a certificate; a file descriptor each.
+    pub connections: usize,
+    /// Connections of those without a certificate, where one may come without.
+    pub without_certificate: usize,
+    /// Connections with the same URIs in their certificate (without URIs: the same subject), or without a certificate from the same address.
+    pub of_one: usize,
 }
 
 impl Default for Limits {
-    /// 512 handshakes of at most 10 s. A process may usually have 1024 files open, so that half are left.
+    /// 512 handshakes of at most 10 s; 20,000 connections with a certificate, twice the hosts of a large fleet, 512
+    /// without, and 64 of one. A process that may have only 1024 files open, as is usual, comes to that end first; then
+    /// unfinished handshakes make room.
     fn default() -> Self {
-        Self { handshakes: 512, handshake_time: Duration::from_secs(10) }
+        Self {
+            handshakes: 512,
+            handshake_time: Duration::from_secs(10),
+            connections: 20_000,
+            without_certificate: 512,
+            of_one: 64,
+        }
     }
 }
 
@@ -123,6 +141,8 @@ impl Incoming {
             limits,
             sender,
             sessions: Sessions::default(),
+            known: Crowd::new(limits.connections, limits.of_one),
+            unknown: Crowd::new(limits.without_certificate, limits.of_one),
             said: Mutex::new(Said { at: None, unsaid: 0 }),
         });
         let mut task = JoinSet::new();
@@ -164,6 +184,10 @@ struct Door {
     limits: Limits,
     sender: mpsc::Sender<Connection>,
     sessions: Sessions,
+    /// Connections by the holder of their certificate.
+    known: Crowd<String>,
+    /// Connections without a certificate, by address.
+    unknown: Crowd<IpAddr>,
     said: Mutex<Said>,
 }
 
@@ -175,7 +199,7 @@ struct Said {
 
 impl Door {
     async fn run(self: Arc<Self>, listener: TcpListener) {
-        let crowd = Crowd::new(self.limits.handshakes);
+        let crowd = Crowd::new(self.limits.handshakes, self.limits.handshakes);
         let mut handshakes = JoinSet::new();
         let mut sweeps = tokio::time::interval(SWEEP_EVERY);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -192,12 +216,13 @@ impl Door {
                         tokio::time::sleep(BREATH).await;
                         continue;
                     };
-                    let place = crowd.enter(address.ip());
+                    let crowded_out = Ended::default();
+                    let place = crowd.enter(network(address.ip()), crowded_out.clone());
                     let door = self.clone();
                     handshakes.spawn(async move {
                         let outcome = tokio::select! {
                             biased;
-                            () = place.taken.cancelled() => Outcome::Crowded,
+                            () = crowded_out.token.cancelled() => Outcome::Crowded,
                             outcome = door.greet(stream, address) => outcome,
                         };
                         drop(place);
@@ -237,13 +262,18 @@ impl Door {
             }
         };
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let known = match chain.first() {
-            None => None,
+        let ended = Ended::default();
+        let (certificate, held) = match chain.first() {
+            None => {
+                let place = self.unknown.enter(network(address.ip()), ended.clone());
+                (None, Held::Unknown { _place: place })
+            }
             Some(first) => {
                 // It was read in the handshake.
                 let certificate = Certificate::from_der(first).map_err(|_| Outcome::Broken)?;
-                let membership = self.sessions.enter(chain, certificate.not_after);
-                Some((certificate, membership))
+                let place = self.known.enter(certificate.holder(), ended.clone());
+                let membership = self.sessions.enter(chain, certificate.not_after, ended.clone());
+                (Some(certificate), Held::Known { _place: place, _membership: membership })
             }
         };
         // The credentials may have changed between the check and the entry; then the review missed this one.
@@ -251,7 +281,7 @@ impl Door {
         if !still {
             self.review();
         }
-        Ok(Connection::tls(stream, address, known))
+        Ok(Connection::tls(stream, address, certificate, ended, held))
     }
 
     fn failed(&self, error: &io::Error, address: SocketAddr) -> Outcome {

@@ -44,11 +44,10 @@ pub(super) struct Ended {
 pub(super) struct Membership {
     sessions: Sessions,
     number: u64,
-    pub(super) ended: Ended,
 }
 
 impl Ended {
-    fn end(&self, reason: String) {
+    pub(super) fn end(&self, reason: String) {
         // The first reason is the one.
         let _ = self.reason.set(reason);
         self.token.cancel();
@@ -61,14 +60,17 @@ impl Ended {
 }
 
 impl Sessions {
-    pub(super) fn enter(&self, chain: &[CertificateDer<'static>], not_after: SystemTime) -> Membership {
-        let ended = Ended::default();
-        let session = Session { chain: chain.into(), not_after, ended: ended.clone() };
+    pub(super) fn enter(
+        &self,
+        chain: &[CertificateDer<'static>],
+        not_after: SystemTime,
+        ended: Ended,
+    ) -> Membership {
         let mut table = self.lock();
         let number = table.next;
         table.next += 1;
-        table.live.insert(number, session);
-        Membership { sessions: self.clone(), number, ended }
+        table.live.insert(number, Session { chain: chain.into(), not_after, ended });
+        Membership { sessions: self.clone(), number }
     }
 
     /// Ends those whose certificate is over; how many.

@@ -205,7 +205,7 @@ async fn what_is_no_tls_is_told_as_such() {
 #[tokio::test]
 async fn a_client_that_never_finishes_is_cut_off() {
     let lab = Lab::new();
-    let limits = Limits { handshakes: 8, handshake_time: Duration::from_millis(200) };
+    let limits = Limits { handshake_time: Duration::from_millis(200), ..Limits::default() };
     let stand = lab.stand_within(limits);
     let mut idle = TcpStream::connect(stand.address).await.unwrap();
     // The beginning of a handshake record, and no more.
@@ -219,22 +219,52 @@ async fn a_client_that_never_finishes_is_cut_off() {
 async fn half_open_connections_do_not_hold_up_a_good_one() {
     let lab = Lab::new();
     let host = lab.connector(lab.leaf("db-1", "x://blue/host/db-1"));
-    // 500 fit, and 500 come where only 32 fit; none of them is given up while the good one comes.
-    for limits in [Limits::default(), Limits { handshakes: 32, ..Limits::default() }] {
-        let stand = lab.stand_within(limits);
+    // They fit, and they do not by far; none of them is given up while the good one comes. One process has both ends,
+    // and usually room for 1024 files.
+    for (half_open, handshakes) in [(200_u64, 256_usize), (500, 32)] {
+        let stand = lab.stand_within(Limits { handshakes, ..Limits::default() });
         let mut idle = vec![];
-        for _ in 0..500 {
+        for _ in 0..half_open {
             idle.push(TcpStream::connect(stand.address).await.unwrap());
         }
         for _ in 0..3 {
             assert!(talk(&host, stand.address).await.is_ok());
         }
-        let crowded = 500_u64.saturating_sub(limits.handshakes as u64);
+        let crowded = half_open.saturating_sub(handshakes as u64);
         if crowded > 0 {
             stand.counted_at_least("crowded", crowded).await;
         }
         drop(idle);
     }
+}
+
+#[tokio::test]
+async fn one_holder_has_no_more_than_a_few_connections() {
+    let lab = Lab::new();
+    let files = lab.files(lab.leaf("c-1", "x://blue/controller/c-1"));
+    let limits = Limits { of_one: 2, ..Limits::default() };
+    let clients = Clients::Optional(UriRule::anybody());
+    let stand = Stand::new(Credentials::load(files).unwrap(), clients, limits);
+    let trusting = Files { own: None, authorities: vec![lab.path("ca.crt")] };
+    let nobody = Connector::new(Credentials::load(trusting).unwrap(), Expected::Uri(only("/controller/")));
+    let host = lab.connector(lab.leaf("db-1", "x://blue/host/db-1"));
+    let other = lab.connector(lab.leaf("db-2", "x://blue/host/db-2"));
+    let mut kept = other.connect(&stand.uri()).await.unwrap();
+    kept.read_exact(&mut [0; 19]).await.unwrap();
+    for connector in [host, nobody] {
+        let mut first = connector.connect(&stand.uri()).await.unwrap();
+        for _ in 0..3 {
+            assert!(talk(&connector, stand.address).await.is_ok());
+        }
+        let second = connector.connect(&stand.uri()).await.unwrap();
+        let third = connector.connect(&stand.uri()).await.unwrap();
+        let mut said = vec![];
+        let end = tokio::time::timeout(Duration::from_secs(5), first.read_to_end(&mut said)).await;
+        assert!(end.is_ok(), "the oldest made room");
+        drop((second, third));
+    }
+    let still = tokio::time::timeout(Duration::from_millis(100), kept.read(&mut [0])).await;
+    assert!(still.is_err(), "{still:?}");
 }
 
 #[tokio::test]
