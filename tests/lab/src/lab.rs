@@ -34,9 +34,6 @@ const PREFIX: &str = "fnl-";
 /// How long the kernel may take to bring up a link.
 const LINK_UP: Duration = Duration::from_secs(10);
 
-/// How long the kernel may take until a plugged host can send.
-const PLUGGING: Duration = Duration::from_secs(10);
-
 /// Labs that this process has made so far.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -198,23 +195,14 @@ impl Lab {
                 "link set eth0 up".to_owned(),
             ],
         )?;
-        // The kernel takes note of a new link in the background; what is sent before is lost, and the first packet of a
-        // knock would come a second late.
-        wait_until(&format!("the link of {name} to carry packets"), LINK_UP, || {
-            let switch = self.switch();
-            let ends = [(&namespace, "eth0".to_owned()), (&switch, format!("port{number}"))];
-            let up = |(namespace, link): &(&String, String)| -> Result<bool> {
-                Ok(ip(&["-n", namespace, "-o", "link", "show", "dev", link])?.contains(" state UP "))
-            };
-            Ok(up(&ends[0])? && up(&ends[1])?)
-        })?;
+        self.wait_plugged(&namespace, number)?;
         Ok(self.adopt(name, namespace, (v4, v6)))
     }
 
     /// The kernel lets packets through a moment after the links are up. Until then the first question for a neighbour's
     /// hardware address is lost, and what waits for the answer is sent a second later: after what was sent after it.
     fn wait_plugged(&self, namespace: &str, number: u8) -> Result<()> {
-        wait_until("the switch to forward", PLUGGING, || {
+        wait_until(&format!("the link of {namespace} to carry packets"), LINK_UP, || {
             let own = ip(&["-n", namespace, "link", "show", "eth0"])?;
             let port = ip(&["-d", "-n", &self.switch(), "link", "show", &format!("port{number}")])?;
             Ok(own.contains("state UP") && port.contains("state forwarding"))
