@@ -7,10 +7,10 @@ use fleetknock_proto::v1 as pb;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
-    grant::{self, BANS_MAX, Knocked, Refusal, Request},
+    grant::{self, ANSWER_WITHIN, BANS_MAX, Knocked, Refusal, Request},
     metrics::RefusedLabels,
     record::{BanRecord, By, Key, OpeningRecord, Withdrawn},
-    shared::Shared,
+    shared::{Shared, Standing},
     store::{CHANGES_MAX, Change, Revision, StoreError, Transaction},
 };
 
@@ -27,9 +27,11 @@ const TRIES: u32 = 10;
 /// How long to wait for the copy to show what the race was lost to.
 const LOST_RACE: Duration = Duration::from_millis(200);
 
-/// How long a complete knock waits for the lease of a controller that holds none. One that was cut off from its store
-/// holds it again a moment after it hears of it; a knock that comes in between is not lost.
-const REJOIN: Duration = Duration::from_secs(2);
+/// How often a complete knock is tried again while the store or the lease is away.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+
+/// Complete knocks that wait so at the same time. Further decisions wait in the queue, and are refused when that is full.
+const WAITING_MAX: usize = 4_096;
 
 /// What the matching decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,22 +80,30 @@ pub enum DecideError {
     },
 }
 
+impl DecideError {
+    /// Whether the same may be carried out a moment later.
+    fn is_passing(&self) -> bool {
+        matches!(self, Self::Suspended | Self::Store(StoreError::Conflict | StoreError::Unavailable(_)))
+    }
+}
+
 /// Carries out what the matching decides until it ends.
 pub async fn run(shared: Arc<Shared>, mut decisions: mpsc::Receiver<Decision>) {
-    let permits = Arc::new(Semaphore::new(AT_ONCE));
+    let store = Arc::new(Semaphore::new(AT_ONCE));
+    let waiting = Arc::new(Semaphore::new(WAITING_MAX));
     while let Some(decision) = decisions.recv().await {
-        let Ok(permit) = permits.clone().acquire_owned().await else {
+        let Ok(permit) = waiting.clone().acquire_owned().await else {
             return;
         };
-        let shared = shared.clone();
+        let (shared, store) = (shared.clone(), store.clone());
         tokio::spawn(async move {
-            carry_out(&shared, decision).await;
+            carry_out(&shared, &store, decision).await;
             drop(permit);
         });
     }
 }
 
-async fn carry_out(shared: &Shared, decision: Decision) {
+async fn carry_out(shared: &Shared, store: &Semaphore, decision: Decision) {
     match decision {
         Decision::Open { door, source, knocked } => {
             let request = Request {
@@ -104,27 +114,18 @@ async fn carry_out(shared: &Shared, decision: Decision) {
                 by: By::Knock,
                 reason: String::new(),
             };
-            let mut answer = open(shared, &request).await;
-            if matches!(answer, Err(DecideError::Suspended)) && shared.serves_within(REJOIN).await {
-                answer = open(shared, &request).await;
-            }
-            if let Err(error) = answer {
-                if matches!(error, DecideError::Refused(Refusal::Known)) {
-                    return;
+            match answer(shared, store, &request).await {
+                Ok(()) | Err(DecideError::Refused(Refusal::Known)) => {}
+                // Whoever follows the source now hears of the knock again, and answers it.
+                Err(DecideError::Suspended) if shared.standing() == Standing::Leaving => {}
+                Err(error) => {
+                    refused(shared, &error);
+                    say_unanswered(shared, &request, &format!("a complete knock opened nothing: {error}"));
                 }
-                refused(shared, &error);
-                tracing::warn!(door = %request.door, %error, "a complete knock opened nothing");
-                shared.say(pb::Event {
-                    kind: pb::EventKind::Warning.into(),
-                    time_ms: shared.now().as_millis(),
-                    door: request.door.to_string(),
-                    source: source.to_string(),
-                    message: format!("a complete knock opened nothing: {error}"),
-                    ..pb::Event::default()
-                });
             }
         }
         Decision::Ban { source, reason } => {
+            let _permit = store.acquire().await;
             let duration = shared.ban_for;
             match ban(shared, source, duration, By::Policy, &reason).await {
                 Ok(_) => {}
@@ -140,6 +141,44 @@ async fn carry_out(shared: &Shared, decision: Decision) {
             }
         }
     }
+}
+
+/// Answers a knock, trying again while the store or the lease is away, for as long as a knock may be answered.
+async fn answer(shared: &Shared, store: &Semaphore, request: &Request) -> Result<(), DecideError> {
+    let mut awaited = None;
+    loop {
+        let tried = {
+            let _permit = store.acquire().await;
+            open(shared, request).await
+        };
+        let error = match (tried, awaited) {
+            (Ok(_), _) => return Ok(()),
+            // What it waited for says more than that it was too long.
+            (Err(DecideError::Refused(Refusal::Late { .. })), Some(awaited)) => return Err(awaited),
+            (Err(error), awaited) if error.is_passing() && shared.standing() != Standing::Leaving => {
+                if awaited.is_none() {
+                    let message = format!("a complete knock waits, at most {ANSWER_WITHIN:?}: {error}");
+                    say_unanswered(shared, request, &message);
+                }
+                error
+            }
+            (Err(error), _) => return Err(error),
+        };
+        awaited = Some(error);
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
+}
+
+fn say_unanswered(shared: &Shared, request: &Request, message: &str) {
+    tracing::warn!(door = %request.door, "{message}");
+    shared.say(pb::Event {
+        kind: pb::EventKind::Warning.into(),
+        time_ms: shared.now().as_millis(),
+        door: request.door.to_string(),
+        source: request.source.to_string(),
+        message: message.to_owned(),
+        ..pb::Event::default()
+    });
 }
 
 fn refused(shared: &Shared, error: &DecideError) {

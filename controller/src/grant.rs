@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use fleetknock_core::{
-    door::{DoorName, OPEN_FOR_MAX},
+    door::{DoorName, OPEN_FOR_MAX, STEPS_MAX},
     host::HostName,
     source::Source,
     time::Timestamp,
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::{
     fleet::{Fleet, Held},
-    record::{BanRecord, By, Key, OpeningRecord, Withdrawn, encode},
+    record::{BanRecord, By, Key, OpeningRecord, Packet, Withdrawn, encode},
     store::{Change, Expect, Transaction, VALUE_MAX},
 };
 
@@ -26,7 +26,7 @@ pub const KEEP_ENDED: Duration = Duration::from_secs(3600);
 /// At most this many bans that hold at the same time; further misses are ignored then, not recorded.
 pub const BANS_MAX: usize = 10_000;
 
-/// A knock is told from a later one by the time of its last packet. The same packet, sent again after a reconnection,
+/// A knock that is older than the one that was answered last is told by the time of its last packet, too. The same packet, sent again after a reconnection,
 /// is put at a slightly different time as the clocks are measured anew: each time within its uncertainty, and this for
 /// what the uncertainties of different hosts differ. Nobody knocks a whole sequence again so soon.
 const SAME_KNOCK: Duration = Duration::from_millis(20);
@@ -35,13 +35,20 @@ const SAME_KNOCK: Duration = Duration::from_millis(20);
 /// again. It leaves time for a lease to end and another controller to take over.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
-/// When a knock was complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Packets that an opening remembers: those of the longest sequence, or of many short ones on as many hosts.
+pub const ANSWERED_MAX: usize = STEPS_MAX;
+
+/// A complete knock: when, and by which packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Knocked {
     /// When its last packet was captured.
     pub at: Timestamp,
     /// Within what that is certain.
     pub uncertainty: Duration,
+    /// The packet for its last step; nothing when the run of the agent that captured it is no longer known.
+    pub end: Option<Packet>,
+    /// Its packets, as far as they are known, that one among them.
+    pub packets: Vec<Packet>,
 }
 
 /// What is asked to be opened.
@@ -134,12 +141,12 @@ pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -
     let opens = door.record.door.opens();
     let expires = now + request.duration.unwrap_or(opens.duration).min(OPEN_FOR_MAX);
     let held = fleet.openings().get(&(request.door.clone(), request.source));
-    if let (Some(held), Some(knocked)) = (held, request.knocked)
+    if let (Some(held), Some(knocked)) = (held, &request.knocked)
         && is_answered(&held.record, knocked)
     {
         return Err(Refusal::Known);
     }
-    if let Some(knocked) = request.knocked
+    if let Some(knocked) = &request.knocked
         && now > knocked.at + ANSWER_WITHIN
     {
         return Err(Refusal::Late { late_by: now.since(knocked.at) });
@@ -157,7 +164,12 @@ pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -
         generation: active.map_or(1, |opening| opening.generation.saturating_add(1)),
         by: request.by.clone(),
         reason: request.reason.clone(),
-        knocked: request.knocked.map(|knocked| knocked.at).max(held.and_then(|held| held.record.knocked)),
+        knocked: request
+            .knocked
+            .as_ref()
+            .map(|knocked| knocked.at)
+            .max(held.and_then(|held| held.record.knocked)),
+        answered: answered(request.knocked.as_ref(), held.map(|held| &held.record)),
         withdrawn: None,
     };
     let key = Key::Opening(request.door.clone(), request.source);
@@ -176,11 +188,37 @@ pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -
     Ok(Granted { opening, transaction })
 }
 
-/// Whether an opening answers a knock of that time, or was taken back after it.
-fn is_answered(opening: &OpeningRecord, knocked: Knocked) -> bool {
+/// Whether an opening answers that knock or a later one, or was taken back after it.
+///
+/// By its packets, a knock is answered when the one for its last step was not captured after the last that the same run
+/// of the same agent captured of an answered knock. That holds whatever the clocks say: a host numbers its packets.
+/// It asks for the last step alone, because a later knock may be followed with an earlier packet that an answered one
+/// had used, when its own first packet is lost or comes late; and no clock decides which step is the last. It compares
+/// with every packet of answered knocks, because of steps that one host may stand in for another the matcher may choose
+/// otherwise the next time.
+fn is_answered(opening: &OpeningRecord, knocked: &Knocked) -> bool {
+    let is_behind = |end: &Packet| {
+        opening.answered.iter().any(|packet| packet.is_of_run(end) && end.counter <= packet.counter)
+    };
     let same = SAME_KNOCK + knocked.uncertainty * 2;
-    let answered = opening.knocked.is_some_and(|last| knocked.at <= last + same);
-    answered || opening.withdrawn.as_ref().is_some_and(|how| knocked.at <= how.at)
+    knocked.end.as_ref().is_some_and(is_behind)
+        || opening.knocked.is_some_and(|last| knocked.at <= last + same)
+        || opening.withdrawn.as_ref().is_some_and(|how| knocked.at <= how.at)
+}
+
+/// The packets of this knock and of those before it: of each run of an agent the last. When there are too many, those
+/// of the earliest knocks are left out.
+fn answered(knocked: Option<&Knocked>, held: Option<&OpeningRecord>) -> Vec<Packet> {
+    let mut kept: Vec<Packet> = Vec::new();
+    let new = knocked.into_iter().flat_map(|knocked| &knocked.packets);
+    for packet in new.chain(held.into_iter().flat_map(|held| &held.answered)) {
+        match kept.iter_mut().find(|known| known.is_of_run(packet)) {
+            Some(known) => known.counter = known.counter.max(packet.counter),
+            None if kept.len() < ANSWERED_MAX => kept.push(packet.clone()),
+            None => {}
+        }
+    }
+    kept
 }
 
 /// Takes openings back. Those that are not active are left out; nothing is returned when none is left.

@@ -228,7 +228,12 @@ impl Service {
             matcher::Decision::Complete(complete) => Some(Decision::Open {
                 door: complete.door,
                 source: complete.source,
-                knocked: Knocked { at: complete.last, uncertainty: observation.uncertainty },
+                knocked: Knocked {
+                    at: complete.last,
+                    uncertainty: observation.uncertainty,
+                    end: self.shared.packet(complete.end),
+                    packets: complete.knocks.iter().filter_map(|id| self.shared.packet(*id)).collect(),
+                },
             }),
             matcher::Decision::Ban { source, .. } if self.shared.is_management(source) => {
                 tracing::debug!("a management network's source is not banned");

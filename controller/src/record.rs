@@ -186,9 +186,58 @@ pub struct OpeningRecord {
     /// knock that is not later than this is that same knock.
     #[serde(default)]
     pub knocked: Option<Timestamp>,
+    /// By which packets such a knock is recognised whatever the clocks say: of each run of a host's agent the last
+    /// that stood in an answered knock, the latest answer first.
+    #[serde(default)]
+    pub answered: Vec<Packet>,
     /// Set once it was taken back before its time.
     #[serde(default)]
     pub withdrawn: Option<Withdrawn>,
+}
+
+/// A captured packet, named so that every controller means the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packet {
+    /// Where it was captured.
+    pub host: HostName,
+    /// By which run of that host's agent: the number that the agent drew.
+    pub boot: Boot,
+    /// Rises with each packet of that run, in the order of their capture.
+    pub counter: u64,
+}
+
+impl Packet {
+    /// Whether both were captured by one run of one agent.
+    pub fn is_of_run(&self, other: &Self) -> bool {
+        (&self.host, self.boot) == (&other.host, other.boot)
+    }
+}
+
+/// The random number by which one run of an agent is told from another. Written as 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Boot(pub [u8; 16]);
+
+/// Such a number that is written otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a run of an agent is named by 32 lower-case hexadecimal digits")]
+pub struct BootError;
+
+impl From<Boot> for String {
+    fn from(boot: Boot) -> Self {
+        format!("{:032x}", u128::from_be_bytes(boot.0))
+    }
+}
+
+impl TryFrom<String> for Boot {
+    type Error = BootError;
+
+    fn try_from(text: String) -> Result<Self, BootError> {
+        let number = u128::from_str_radix(&text, 16).map_err(|_| BootError)?;
+        let boot = Self(number.to_be_bytes());
+        // One spelling of each: no signs, no upper case, no digits left out.
+        (String::from(boot) == text).then_some(boot).ok_or(BootError)
+    }
 }
 
 impl OpeningRecord {

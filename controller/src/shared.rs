@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use fleetknock_core::{host::HostName, source::Source, time::Timestamp};
+use fleetknock_core::{host::HostName, knock::ObservationId, source::Source, time::Timestamp};
 use fleetknock_proto::v1 as pb;
 use ipnet::IpNet;
 use tokio::{
@@ -22,7 +22,7 @@ use crate::{
     fleet::Fleet,
     grant,
     metrics::Metrics,
-    record::Key,
+    record::{Boot, Key, Packet},
     sessions::{FleetWide, Sessions},
     status::Statuses,
     store::{Expect, Revision, Store},
@@ -213,15 +213,6 @@ impl Shared {
         self.standing.subscribe()
     }
 
-    /// Waits until this controller may decide, at most that long. Says whether it may. One that leaves never will.
-    pub async fn serves_within(&self, at_most: Duration) -> bool {
-        let may = |standing: &Standing| matches!(standing, Standing::Serving { until, .. } if Instant::now() < *until);
-        let mut standings = self.standings();
-        let settled = standings.wait_for(|standing| may(standing) || *standing == Standing::Leaving);
-        let settled = tokio::time::timeout(at_most, settled).await;
-        settled.is_ok_and(|standing| standing.is_ok_and(|standing| may(&standing)))
-    }
-
     /// What a decision expects of the store, so that it is carried out only while this controller is a member; nothing
     /// when it must not decide.
     pub fn fence(&self) -> Option<Expect> {
@@ -313,6 +304,14 @@ impl Shared {
         }
         boots.push_back((boot, number));
         number
+    }
+
+    /// A packet as every controller names it; nothing when its host or the run of its agent is no longer known.
+    pub fn packet(&self, id: ObservationId) -> Option<Packet> {
+        let state = self.state();
+        let host = state.fleet.host_name(id.host)?.clone();
+        let (boot, _) = state.boots.get(&host)?.iter().find(|(_, number)| *number == id.boot)?;
+        Some(Packet { boot: Boot(*boot), counter: id.counter, host })
     }
 
     /// Whether a source lies in a network that is never banned.

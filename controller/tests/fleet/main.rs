@@ -8,6 +8,7 @@
 
 mod promises;
 mod several;
+mod store_away;
 mod store_loss;
 mod support;
 mod writes;
