@@ -191,11 +191,10 @@ pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -
 /// Whether an opening answers that knock or a later one, or was taken back after it.
 ///
 /// By its packets, a knock is answered when the one for its last step was not captured after the last that the same run
-/// of the same agent captured of an answered knock. That holds whatever the clocks say: a host numbers its packets.
-/// It asks for the last step alone, because a later knock may be followed with an earlier packet that an answered one
-/// had used, when its own first packet is lost or comes late; and no clock decides which step is the last. It compares
-/// with every packet of answered knocks, because of steps that one host may stand in for another the matcher may choose
-/// otherwise the next time.
+/// of the same agent captured for an answered knock. That holds whatever the clocks say: an agent numbers its packets.
+/// Only the last step is asked for, because a new knock whose first packet is lost or late may be followed with the
+/// first packet of an answered one. It is compared with every packet of the answered ones, because where steps overlap in
+/// time the same packets may stand for other steps the next time.
 fn is_answered(opening: &OpeningRecord, knocked: &Knocked) -> bool {
     let is_behind = |end: &Packet| {
         opening.answered.iter().any(|packet| packet.is_of_run(end) && end.counter <= packet.counter)
@@ -212,10 +211,10 @@ fn answered(knocked: Option<&Knocked>, held: Option<&OpeningRecord>) -> Vec<Pack
     let mut kept: Vec<Packet> = Vec::new();
     let new = knocked.into_iter().flat_map(|knocked| &knocked.packets);
     for packet in new.chain(held.into_iter().flat_map(|held| &held.answered)) {
-        match kept.iter_mut().find(|known| known.is_of_run(packet)) {
-            Some(known) => known.counter = known.counter.max(packet.counter),
-            None if kept.len() < ANSWERED_MAX => kept.push(packet.clone()),
-            None => {}
+        if let Some(known) = kept.iter_mut().find(|known| known.is_of_run(packet)) {
+            known.counter = known.counter.max(packet.counter);
+        } else if kept.len() < ANSWERED_MAX {
+            kept.push(packet.clone());
         }
     }
     kept

@@ -44,7 +44,7 @@
 //! Knocks older than [`Matcher::retention`] are dropped. A chain may not use what is not certainly after a knock that
 //! was dropped and may still matter, so forgetting a wrong knock opens nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{slice, sync::Arc, time::Duration};
 
 use crate::{
     door::{Door, DoorName},
@@ -57,6 +57,7 @@ use crate::{
 
 use self::{
     arena::{Arena, CLASSES, Class},
+    chain::places,
     index::{Index, micros},
     judge::{Judge, Progress, Standing},
     window::{Added, Key, Record, Window},
@@ -150,7 +151,7 @@ impl Matcher {
                 Err(verdict) => return verdict,
             },
         };
-        self.announce(observation.source, decisions);
+        self.announce(observation.source, found, &record, decisions);
         let Some(at) = found else {
             self.arena.refused += 1;
             return match standing {
@@ -282,10 +283,18 @@ impl Matcher {
         }
     }
 
-    fn announce(&self, source: Source, decisions: &mut Vec<Decision>) {
+    /// Says what was completed. A source that there was no room for has this one record.
+    fn announce(&self, source: Source, at: Option<u32>, only: &Record, decisions: &mut Vec<Decision>) {
+        let records = at.map_or(slice::from_ref(only), |at| self.arena.slot(at).window.records());
         decisions.extend(self.judge.completed.iter().map(|&Progress { door, chain, .. }| {
-            let door = DoorName::clone(&self.index.door(door).name);
-            Decision::Complete(Completion { door, source, first: chain.first, last: chain.last })
+            Decision::Complete(Completion {
+                door: DoorName::clone(&self.index.door(door).name),
+                source,
+                first: chain.first,
+                last: chain.last,
+                end: records[chain.end].id(),
+                knocks: places(chain.records).map(|place| records[place].id()).collect(),
+            })
         }));
     }
 

@@ -5,7 +5,7 @@ use fleetknock_core::host::{HostSelector, Labels};
 
 use super::*;
 use crate::{
-    record::{DoorRecord, HostRecord},
+    record::{Boot, DoorRecord, HostRecord},
     store::{Changes, Entry, Listing},
 };
 
@@ -38,7 +38,8 @@ fn a_knock_that_is_sent_again_neither_extends_nor_brings_back() {
     let mut fleet = fleet();
     let knock = |second: u64| {
         let uncertainty = Duration::from_millis(1);
-        Request { knocked: Some(Knocked { at: at(second), uncertainty }), ..request() }
+        let knocked = Knocked { at: at(second), uncertainty, end: None, packets: Vec::new() };
+        Request { knocked: Some(knocked), ..request() }
     };
     let transaction = grant(&fleet, &knock(10), "op-1", at(10)).unwrap().transaction;
     commit(&mut fleet, 5, transaction);
@@ -52,6 +53,66 @@ fn a_knock_that_is_sent_again_neither_extends_nor_brings_back() {
     commit(&mut fleet, 6, transaction);
     assert_eq!(grant(&fleet, &knock(19), "op-2", at(21)).unwrap_err(), Refusal::Known);
     assert_eq!(grant(&fleet, &knock(21), "op-2", at(21)).unwrap().opening.id, "op-2");
+}
+
+#[test]
+fn a_packet_opens_once_whatever_the_clocks_say() {
+    let mut fleet = fleet();
+    let first = [packet("edge-1", 1, 7), packet("bastion-1", 1, 40)];
+    answer(&mut fleet, 5, &knocked(10, &first));
+    // The fleet's time jumps by an hour, and the agents send again what they keep; the chain may be found another way.
+    assert_eq!(grant(&fleet, &knocked(3_610, &first), "op-2", at(3_611)).unwrap_err(), Refusal::Known);
+    let turned = [first[1].clone(), first[0].clone()];
+    assert_eq!(grant(&fleet, &knocked(3_610, &turned), "op-2", at(3_611)).unwrap_err(), Refusal::Known);
+    let repeated = [packet("edge-1", 1, 8), first[1].clone()];
+    assert_eq!(grant(&fleet, &knocked(3_610, &repeated), "op-2", at(3_611)).unwrap_err(), Refusal::Known);
+    let older = [packet("edge-1", 1, 5), packet("bastion-1", 1, 39)];
+    assert_eq!(grant(&fleet, &knocked(3_610, &older), "op-2", at(3_611)).unwrap_err(), Refusal::Known);
+}
+
+#[test]
+fn knocking_again_with_new_packets_is_another_knock() {
+    let mut fleet = fleet();
+    answer(&mut fleet, 5, &knocked(10, &[packet("edge-1", 1, 7), packet("bastion-1", 1, 40)]));
+    for (revision, end) in [packet("bastion-1", 1, 41), packet("bastion-1", 2, 1)].into_iter().enumerate() {
+        let revision = 6 + revision as u64;
+        // Its first packet may be taken for that of the knock before.
+        let again = knocked(10 + revision, &[packet("edge-1", 1, 7), end]);
+        assert_eq!(answer(&mut fleet, revision, &again).generation, revision - 4);
+        assert_eq!(grant(&fleet, &again, "op", at(3_000)).unwrap_err(), Refusal::Known);
+    }
+}
+
+#[test]
+fn packets_are_remembered_past_withdrawal_end_and_an_operators_opening() {
+    let mut fleet = fleet();
+    let packets = [packet("edge-1", 1, 7)];
+    answer(&mut fleet, 5, &knocked(10, &packets));
+    let held: Vec<_> = fleet.openings().values().collect();
+    let (_, transaction) = withdraw(&held, &withdrawn(), at(11)).unwrap().unwrap();
+    commit(&mut fleet, 6, transaction);
+    assert_eq!(grant(&fleet, &knocked(20, &packets), "op-2", at(20)).unwrap_err(), Refusal::Known);
+    let operator = Request { by: By::Operator, ..request() };
+    answer(&mut fleet, 7, &operator);
+    for second in [20, 100] {
+        let again = grant(&fleet, &knocked(second, &packets), "op-2", at(second));
+        assert_eq!(again.unwrap_err(), Refusal::Known);
+    }
+}
+
+#[test]
+fn of_each_run_of_an_agent_the_last_packet_is_remembered_and_of_many_those_of_the_latest_knocks() {
+    let mut fleet = fleet();
+    for number in 0..=ANSWERED_MAX as u64 {
+        let run = packet("edge-1", 1 + number as u8, 1);
+        answer(&mut fleet, 5 + number, &knocked(10 + number, &[run, packet("bastion-1", 1, 1 + number)]));
+    }
+    let held = fleet.openings().values().next().unwrap();
+    let answered = &held.record.answered;
+    assert_eq!(answered.len(), ANSWERED_MAX);
+    assert_eq!(answered[0], packet("edge-1", 1 + ANSWERED_MAX as u8, 1));
+    assert_eq!(answered[1], packet("bastion-1", 1, 1 + ANSWERED_MAX as u64));
+    assert!(!answered.contains(&packet("edge-1", 1, 1)));
 }
 
 #[test]
@@ -132,6 +193,29 @@ fn ended_records_are_cleared_away_after_their_time() {
 fn open(fleet: &mut Fleet, revision: u64) {
     let transaction = grant(fleet, &request(), "op-1", at(10)).unwrap().transaction;
     commit(fleet, revision, transaction);
+}
+
+/// The record of what a request opens, once it is written.
+fn answer(fleet: &mut Fleet, revision: u64, request: &Request) -> OpeningRecord {
+    let now = request.knocked.as_ref().map_or(at(20), |knocked| knocked.at);
+    let granted = grant(fleet, request, "op-1", now).unwrap();
+    commit(fleet, revision, granted.transaction);
+    granted.opening
+}
+
+/// A knock of these packets, the last of which stands for the last step.
+fn knocked(second: u64, packets: &[Packet]) -> Request {
+    let knocked = Knocked {
+        at: at(second),
+        uncertainty: Duration::from_millis(1),
+        end: packets.last().cloned(),
+        packets: packets.to_vec(),
+    };
+    Request { knocked: Some(knocked), ..request() }
+}
+
+fn packet(host: &str, run: u8, counter: u64) -> Packet {
+    Packet { host: host.parse().unwrap(), boot: Boot([run; 16]), counter }
 }
 
 fn request() -> Request {

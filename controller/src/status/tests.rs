@@ -93,6 +93,7 @@ fn opening() -> OpeningRecord {
         by: By::Knock,
         reason: String::new(),
         knocked: None,
+        answered: Vec::new(),
         withdrawn: None,
     }
 }

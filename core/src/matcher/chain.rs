@@ -168,6 +168,8 @@ pub(super) struct Chain {
     pub(super) last: Timestamp,
     /// The place of the record for its last step.
     pub(super) end: usize,
+    /// All of its records.
+    pub(super) records: Set,
 }
 
 /// One source's records, one door, and what is left of the budget.
@@ -241,22 +243,22 @@ impl Search<'_> {
                     (self.view.matching[0] & !passed) | (self.view.matching[last] & !self.rows.before[end]);
                 let used = only(start) | only(end);
                 let partial = Partial { used, passed, excused, low: a.min(b), high: a.max(b) };
-                if let Some((low, high)) =
+                if let Some(Partial { used, low, high, .. }) =
                     self.fill_between(1, &Frame { query: &query, danger, inner }, partial)
                 {
                     let at = Timestamp::from_micros;
-                    return Some(Chain { first: at(low), last: at(high), end });
+                    return Some(Chain { first: at(low), last: at(high), end, records: used });
                 }
             }
         }
         None
     }
 
-    /// Chooses records for the steps from this one to the last but one. Gives the chain's earliest and latest time.
-    fn fill_between(&mut self, step: usize, frame: &Frame<'_>, partial: Partial) -> Option<(u64, u64)> {
+    /// Chooses records for the steps from this one to the last but one. Gives what the chain is then.
+    fn fill_between(&mut self, step: usize, frame: &Frame<'_>, partial: Partial) -> Option<Partial> {
         let last = frame.query.length - 1;
         if step >= last {
-            return (frame.danger & !partial.excused == 0).then_some((partial.low, partial.high));
+            return (frame.danger & !partial.excused == 0).then_some(partial);
         }
         if frame.danger & !(partial.excused | self.view.matched(step..last)) != 0 {
             return None;
@@ -277,8 +279,8 @@ impl Search<'_> {
                 low,
                 high,
             };
-            if let Some(span) = self.fill_between(step + 1, frame, next) {
-                return Some(span);
+            if let Some(whole) = self.fill_between(step + 1, frame, next) {
+                return Some(whole);
             }
         }
         None

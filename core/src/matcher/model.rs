@@ -45,6 +45,8 @@ pub(super) struct Model {
     late: BTreeSet<ObservationId>,
     spent: BTreeMap<DoorName, BTreeSet<usize>>,
     floor: u64,
+    /// The chains by which the last report completed doors, step by step.
+    pub(super) found: Vec<(DoorName, Vec<ObservationId>)>,
 }
 
 enum Until {
@@ -68,10 +70,12 @@ impl Model {
             late: BTreeSet::new(),
             spent: BTreeMap::new(),
             floor: 0,
+            found: Vec::new(),
         }
     }
 
     pub(super) fn observe(&mut self, new: &Observation, now: Timestamp) -> Outcome {
+        self.found.clear();
         let said = |verdict| Outcome { verdict, completed: Vec::new(), ban: None };
         let ignored = |reason| said(Said::Ignored(reason));
         let horizon = now.before(self.retention);
@@ -128,6 +132,8 @@ impl Model {
         for door in doors {
             let mut chains = self.chains(&door, steps(&door).len(), &Until::End);
             chains.retain(|chain| chain.contains(&at));
+            let ids = chains.iter().map(|chain| chain.iter().map(|&at| self.kept[at].id).collect());
+            self.found.extend(ids.map(|ids| (door.name().clone(), ids)));
             let next = |at: usize| {
                 chains.iter().any(|chain| before(&self.kept[chain[chain.len() - 1]], &self.kept[at]))
             };

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{door::DoorName, host::HostId, source::Source, time::Timestamp};
+use crate::{door::DoorName, host::HostId, knock::ObservationId, source::Source, time::Timestamp};
 
 /// What follows from an observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,11 @@ pub struct Completion {
     pub first: Timestamp,
     /// The packet time of the latest knock.
     pub last: Timestamp,
+    /// The knock that stands for the last step. Clocks that are measured anew may change which knock is the latest by
+    /// time; which of them was the last to be asked for stays.
+    pub end: ObservationId,
+    /// The knocks of the chain, that one among them, in the order of their reports.
+    pub knocks: Vec<ObservationId>,
 }
 
 /// What an observation was to its source.

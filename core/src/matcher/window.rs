@@ -2,7 +2,12 @@
 
 use std::{mem::size_of, slice};
 
-use crate::{knock::Observation, port::Port, source::Source};
+use crate::{
+    host::HostId,
+    knock::{Observation, ObservationId},
+    port::Port,
+    source::Source,
+};
 
 use super::chain::{Set, first};
 
@@ -40,6 +45,10 @@ impl Record {
             port: observation.port,
             late,
         }
+    }
+
+    pub(super) fn id(&self) -> ObservationId {
+        ObservationId { host: HostId(self.host), boot: self.boot, counter: self.counter }
     }
 
     /// The latest that it can have been.

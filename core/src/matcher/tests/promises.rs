@@ -62,10 +62,35 @@ fn the_last_needed_report_opens_whatever_order_they_come_in() {
             assert!(decisions.is_empty(), "{order:?} opened after {nth}");
             matcher.observe(&reports[which], at(200), &mut decisions);
         }
-        let completion =
-            Completion { door: "a".parse().unwrap(), source: source(1), first: at(0), last: at(200) };
+        let completion = Completion {
+            door: "a".parse().unwrap(),
+            source: source(1),
+            first: at(0),
+            last: at(200),
+            end: reports[2].id,
+            knocks: order.map(|which| reports[which].id).into(),
+        };
         assert_eq!(decisions, [Decision::Complete(completion)], "{order:?}");
     }
+}
+
+#[test]
+fn the_knock_for_the_last_step_ends_a_chain_even_when_another_seems_later() {
+    let mut reports = Knocks::default().knocks("h1:tcp/7@0 h2:udp/8@102 h3:tcp/9@100");
+    reports.iter_mut().for_each(|report| report.uncertainty = Duration::from_millis(20));
+    let (_, decisions) = deliver(&mut matcher(Config::default(), &[door("a", THREE, 5_000)]), &reports);
+    let [Decision::Complete(completion)] = &decisions[..] else { panic!("{decisions:?}") };
+    assert_eq!((completion.last, completion.end), (at(102), reports[2].id));
+}
+
+#[test]
+fn what_merely_repeats_a_step_is_not_among_a_chains_knocks() {
+    let reports = Knocks::default().knocks("h1:tcp/7@0 h1:tcp/7@50 h2:udp/8@100 h2:udp/8@150 h3:tcp/9@200");
+    let (_, decisions) = deliver(&mut matcher(Config::default(), &[door("a", THREE, 5_000)]), &reports);
+    let [Decision::Complete(completion)] = &decisions[..] else { panic!("{decisions:?}") };
+    assert_eq!((completion.knocks.len(), completion.end), (3, reports[4].id));
+    let hosts: Vec<_> = completion.knocks.iter().map(|knock| knock.host.0).collect();
+    assert_eq!(hosts, [1, 2, 3]);
 }
 
 #[test]

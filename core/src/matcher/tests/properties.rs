@@ -1,5 +1,7 @@
 //! Properties over random knocks, against the [model](super::super::model) and against the promises themselves.
 
+use std::collections::BTreeSet;
+
 use proptest::{collection::vec, prelude::*, sample::subsequence};
 
 use super::{
@@ -121,7 +123,18 @@ proptest! {
         for (number, report, now) in all {
             let mut decisions = Vec::new();
             let verdict = matcher.observe(&report, now, &mut decisions);
-            let expected = models[number as usize].observe(&report, now);
+            let model = &mut models[number as usize];
+            let expected = model.observe(&report, now);
+            for decision in &decisions {
+                let Decision::Complete(completion) = decision else { continue };
+                let knocks: BTreeSet<_> = completion.knocks.iter().collect();
+                let is_said = |(door, chain): &(DoorName, Vec<_>)| {
+                    *door == completion.door
+                        && chain.last() == Some(&completion.end)
+                        && chain.iter().collect::<BTreeSet<_>>() == knocks
+                };
+                prop_assert!(model.found.iter().any(is_said), "{:?} in {:?}", completion, model.found);
+            }
             prop_assert_eq!(outcome(verdict, decisions), expected, "{:?} at {}", report, now);
         }
     }
