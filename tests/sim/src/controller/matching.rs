@@ -54,7 +54,8 @@ impl Process {
                 && let Verdict::Advanced { door, step: 2.., .. } = &verdict
             {
                 let (door, source, last) = (door.as_ref().clone(), observation.source, observation.time);
-                found.push(Decision::Complete(Completion { door, source, first: last, last }));
+                let (end, knocks) = (observation.id, vec![observation.id]);
+                found.push(Decision::Complete(Completion { door, source, first: last, last, end, knocks }));
             }
             for decision in std::mem::take(&mut found) {
                 let work = match decision {
@@ -66,6 +67,8 @@ impl Process {
                             knocked: Some(Knocked {
                                 at: complete.last,
                                 uncertainty: observation.uncertainty,
+                                end: self.packet(complete.end),
+                                packets: complete.knocks.iter().filter_map(|id| self.packet(*id)).collect(),
                             }),
                             by: By::Knock,
                             reason: String::new(),
