@@ -31,7 +31,6 @@ use crate::{
     etcd,
     faults::Fault,
     judge::Seen,
-    network::Node,
     time::{Micros, SECOND, micros, perfect},
     users,
 };
@@ -143,12 +142,16 @@ impl Core {
         }
     }
 
-    /// Looks at a transaction before it is judged: what must hold if it is carried out.
-    pub(crate) fn before(&self, controller: usize, transaction: &Transaction) -> Option<String> {
+    /// Looks at a transaction of a controller, in one of its lives, before it is judged: what must hold if it is carried
+    /// out. What it asked for before it died may be carried out after, while its lease holds.
+    pub(crate) fn before(
+        &self,
+        (controller, life): (usize, u32),
+        transaction: &Transaction,
+    ) -> Option<String> {
         let name = &self.scenario.controllers[controller].0;
         let key = Key::Controller(name.clone()).to_string();
         let held = self.etcd.entry(&key).map(|entry| entry.revision);
-        let life = self.life(Node::Controller(controller));
         let member = matches!(
             (held, self.oracle.epochs.get(&controller)),
             (Some(held), Some((of, epoch))) if held == *epoch && life == *of
@@ -159,7 +162,7 @@ impl Core {
     /// Takes in what was carried out.
     pub(crate) fn committed(
         &mut self,
-        controller: usize,
+        (controller, life): (usize, u32),
         transaction: &Transaction,
         origin: &Origin,
         stranger: Option<String>,
@@ -181,7 +184,6 @@ impl Core {
             let Ok(key) = key.parse::<Key>() else { continue };
             match &key {
                 Key::Controller(_) => {
-                    let life = self.life(Node::Controller(controller));
                     let revision = self.etcd.entry(&key.to_string()).map_or(0, |entry| entry.revision);
                     self.oracle.epochs.insert(controller, (life, revision));
                 }

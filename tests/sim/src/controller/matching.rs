@@ -48,7 +48,9 @@ impl Process {
             core.oracle.uncertain(observation.source, observation.uncertainty);
             let verdict = self.matcher.observe(observation, now, &mut found);
             core.say(|| {
-                format!("{}: {} at {}: {verdict:?}", self.name, observation.source, observation.port)
+                let Observation { source, port, time, uncertainty, .. } = observation;
+                let us = time.as_micros();
+                format!("{}: {source} at {port}, {us} +- {uncertainty:?}: {verdict:?}", self.name)
             });
             if Self::is_sabotaged(core, Sabotage::AnswerHalf)
                 && let Verdict::Advanced { door, step: 2.., .. } = &verdict
