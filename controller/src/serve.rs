@@ -56,7 +56,8 @@ const LEAVE_MAX: Duration = Duration::from_secs(3);
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let signals = Signals::install().context("cannot install the signal handlers")?;
     let name = settings.name();
-    let trust = Trust::load(&settings.fleet_name(), settings.tls_files(&name)?)?;
+    let trust = Trust::load(&settings.fleet_name(), settings.tls_files(&name)?)
+        .map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
     let listener = admin::listen("--listen", settings.listen).await?;
     let entrance = Entrance::new(listener, &trust)?;
     let admin = match settings.http {

@@ -11,7 +11,9 @@ use crate::config::ConfigError;
 mod tests;
 
 /// `--tls-cert`, `--tls-key` and `--tls-ca`.
+// A group of clap's would have the name of the struct, as the settings of a program have that it is part of.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[group(skip)]
 pub struct Settings {
     /// The own certificate in PEM, and after it what leads up to an authority that others know; followed as it changes
     #[arg(long, global = true, value_name = "FILE")]
