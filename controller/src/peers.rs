@@ -181,6 +181,7 @@ impl Peers {
         loop {
             members.borrow_and_update();
             self.follow_members();
+            self.follow_clock();
             if members.changed().await.is_err() {
                 return;
             }
@@ -358,6 +359,12 @@ impl Peers {
 
     /// Takes in a peer's fleet time minus this machine's clock.
     fn clock_of(&self, peer: &Peer, offset: Offset) {
+        self.table().clock.measured(peer.name.clone(), offset, local_now());
+        self.follow_clock();
+    }
+
+    /// Follows the clock of the oldest member that can be measured.
+    fn follow_clock(&self) {
         let at = local_now();
         let members: Vec<_> = {
             let state = self.shared.state();
@@ -365,7 +372,6 @@ impl Peers {
         };
         let own = members.iter().find(|(name, _)| *name == self.shared.name).map(|(_, epoch)| *epoch);
         let mut table = self.table();
-        table.clock.measured(peer.name.clone(), offset, at);
         table.clock.follow(members.iter().map(|(name, epoch)| (name, *epoch)), own, at);
         let offset = table.clock.offset(at);
         drop(table);

@@ -16,6 +16,10 @@ use crate::store::Revision;
 /// A measurement older than this says nothing any more: its peer is out of reach.
 const FRESH_US: u64 = 15_000_000;
 
+/// How certain a controller is of the fleet's time that has measured none of those before it: clocks that anybody looks
+/// after lie closer together.
+const UNMEASURED: Duration = Duration::from_secs(5);
+
 /// How fast two clocks may drift apart, as for agents.
 const DRIFT_PPM: u64 = 100;
 
@@ -55,25 +59,23 @@ impl FleetClock {
         epoch: Option<Revision>,
         now: Timestamp,
     ) {
-        let older: BTreeMap<_, _> = members
-            .into_iter()
-            .filter(|(_, of)| epoch.is_none_or(|epoch| *of < epoch))
-            .map(|(name, epoch)| (epoch, name))
-            .collect();
-        self.measured.retain(|name, _| older.values().any(|older| *older == name));
+        let members: BTreeMap<_, _> = members.into_iter().map(|(name, of)| (of, name)).collect();
+        self.measured.retain(|name, _| members.values().any(|member| *member == name));
+        let older = || members.iter().filter(|(of, _)| epoch.is_none_or(|epoch| **of < epoch));
         let fresh =
             |measured: &&Measured| now.as_micros().saturating_sub(measured.at.as_micros()) <= FRESH_US;
-        let best = older.values().find_map(|name| Some((*name, self.measured.get(*name).filter(fresh)?)));
+        let best = older().find_map(|(_, name)| Some((*name, self.measured.get(*name).filter(fresh)?)));
         match best {
             Some((name, measured)) => {
                 (self.offset, self.at) = (measured.offset, measured.at);
                 self.leader = Some(name.clone());
             }
             // The eldest goes on with what it has, and is certain of it by definition.
-            None if older.is_empty() => {
+            None if older().next().is_none() => {
                 self.offset.uncertainty = Duration::ZERO;
                 self.leader = None;
             }
+            None if self.leader.is_none() => self.offset.uncertainty = UNMEASURED,
             None => {}
         }
     }

@@ -11,13 +11,14 @@ use fleetknock_controller::{
     grant,
     membership::tenure::Tenure,
     peers::route::Router,
-    record::Key,
+    record::{Boot, Key, Packet},
     sessions::{FleetWide, Sessions},
     status::Statuses,
     store::{Expect, Revision},
 };
 use fleetknock_core::{
     host::HostName,
+    knock::ObservationId,
     matcher::{self, Matcher},
     source::Source,
     time::Timestamp,
@@ -67,7 +68,7 @@ enum Asked {
     List,
     Revoke,
     Step,
-    Work { work: Work, tries: u32, from: Revision },
+    Work { work: Box<Work>, tries: u32, from: Revision },
 }
 
 /// One life of a controller.
@@ -100,7 +101,7 @@ pub(crate) struct Process {
     bans: BTreeMap<Source, Timestamp>,
     pending: BTreeMap<u64, Asked>,
     waiting: BTreeMap<u64, (Work, u32, Revision)>,
-    /// Complete knocks that wait for the lease.
+    /// Complete knocks that wait for the store or the lease.
     parked: BTreeMap<u64, Work>,
     next_id: u64,
     watch: u64,
@@ -188,8 +189,6 @@ impl Process {
         if self.loaded {
             self.take_part(core);
             self.flush(core);
-            let ahead = self.ahead(core);
-            core.oracle.clock(self.number, Some(ahead), core.now);
         }
         false
     }
@@ -221,7 +220,7 @@ impl Process {
                 self.exit(core);
             }
             Asked::Step | Asked::Join | Asked::JoinGet(_) => self.step_answered(core, id, &asked, answer),
-            Asked::Work { work, tries, from } => self.work_answered(core, work, tries, from, answer),
+            Asked::Work { work, tries, from } => self.work_answered(core, *work, tries, from, answer),
         }
     }
 
@@ -282,6 +281,13 @@ impl Process {
         }
         boots.push_back((boot, number));
         number
+    }
+
+    /// As `Shared::packet`.
+    fn packet(&self, id: ObservationId) -> Option<Packet> {
+        let host = self.fleet.host_name(id.host)?.clone();
+        let (boot, _) = self.boots.get(&host)?.iter().find(|(_, number)| *number == id.boot)?;
+        Some(Packet { boot: Boot(*boot), counter: id.counter, host })
     }
 
     fn is_sabotaged(core: &Core, how: Sabotage) -> bool {

@@ -151,7 +151,7 @@ impl Core {
             Ask::Commit(transaction, origin) => {
                 ledger.expire(at);
                 self.told();
-                let result = self.commit(request.controller, transaction, origin);
+                let result = self.commit((request.controller, request.life), transaction, origin);
                 Answer::Committed(result)
             }
             Ask::Get(key) => {
@@ -175,14 +175,14 @@ impl Core {
 
     fn commit(
         &mut self,
-        controller: usize,
+        process: (usize, u32),
         transaction: &Transaction,
         origin: &Origin,
     ) -> Result<Revision, StoreError> {
-        let before = self.before(controller, transaction);
+        let before = self.before(process, transaction);
         let result = self.etcd.ledger.commit(transaction.clone(), store_instant(self.now));
         if result.is_ok() {
-            self.committed(controller, transaction, origin, before);
+            self.committed(process, transaction, origin, before);
         }
         result
     }

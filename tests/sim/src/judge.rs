@@ -5,8 +5,6 @@
 //!    each other (one pair may be cut if a third can relay), and each host that was knocked on has a whole path to one of them; and when nothing
 //!    breaks anew between its first packet and [`bound`] after its last, but for one controller at the most
 //!    that crashes or leaves, without which the above still holds. Whatever broke before, and stays broken, is no excuse.
-//!    A knock that its owner refused and said so, for want of its lease or of the store, stays refused: that is excused
-//!    when that controller was not good, never when it was.
 //!    Without anything broken since [`QUIET`], it opens within [`QUICK`].
 //! 4. *Everybody agrees.* After all was healed, every controller that runs serves and holds the store's picture, every
 //!    agent is attached, and every host holds what its controller's picture says.
@@ -49,10 +47,6 @@ pub(crate) struct Seen {
     fair: bool,
     /// Without which of the controllers, one at a time, as well.
     without: BTreeSet<usize>,
-    /// The controllers that were good whenever one of its packets was sent.
-    good: BTreeSet<usize>,
-    /// The controllers that said that it opened nothing.
-    pub(crate) refused: BTreeSet<usize>,
     granted: Option<Micros>,
 }
 
@@ -68,8 +62,6 @@ impl Core {
             missed: false,
             fair: true,
             without: (0..self.scenario.controllers.len()).collect(),
-            good: (0..self.scenario.controllers.len()).collect(),
-            refused: BTreeSet::new(),
             granted: None,
         };
         let entry = self.oracle.attempts.entry(attempt).or_insert(begun);
@@ -79,13 +71,11 @@ impl Core {
         entry.hosts.insert(host);
         let (hosts, steps) = (entry.hosts.clone(), entry.steps);
         let fair = self.is_fair(&hosts, None);
-        let good: BTreeSet<usize> = self.good().collect();
         let controllers = 0..self.scenario.controllers.len();
         let without: BTreeSet<usize> = controllers.filter(|one| self.is_fair(&hosts, Some(*one))).collect();
         let all = self.scenario.attempts[attempt].steps;
         if let Some(entry) = self.oracle.attempts.get_mut(&attempt) {
             entry.fair &= fair;
-            entry.good.retain(|one| good.contains(one));
             entry.without.retain(|one| without.contains(one));
             if steps == all && !entry.missed {
                 self.oracle.stats.knocks += 1;
@@ -159,9 +149,7 @@ impl Core {
         });
         let left_alone =
             !operated && !self.oracle.banned.contains(&source) && attempt.source < self.scenario.honest;
-        // Its owner could not decide, and said so: what was refused stays refused.
-        let refused = seen.refused.iter().any(|one| !seen.good.contains(one));
-        if refused || !seen.fair || !in_time || !left_alone || uncertainty > SECOND {
+        if !seen.fair || !in_time || !left_alone || uncertainty > SECOND {
             return false;
         }
         let mut new = self.oracle.faults.iter().filter(|(at, _)| *at > seen.first);

@@ -36,8 +36,12 @@ pub enum Sabotage {
     AnswerLate,
     /// Answers a knock that has been answered.
     AnswerTwice,
+    /// Tells knocks apart by time alone.
+    ForgetPackets,
     /// Does not tell the agents every change.
     ForgetToPush,
+    /// Gives a knock up at once when the store or the lease is away.
+    GiveUp,
     /// Keeps its agents without a lease.
     KeepAgents,
     /// Does not ask for the agents' windows when sources move.
@@ -68,8 +72,6 @@ pub struct Stats {
     pub due: u32,
     /// Those that opened.
     pub opened: u32,
-    /// Knocks that were answered once more after fleet time had jumped.
-    pub again: u32,
     /// The longest time from a last packet to the commit of its opening, microseconds.
     pub slowest_us: u64,
 }

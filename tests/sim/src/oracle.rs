@@ -9,11 +9,6 @@
 //! 5. Whoever writes an opening or a ban for a knock is a member at that moment.
 //! 6. Nobody is banned for misses who sent fewer than the policy allows.
 //!
-//! One limit is known, and counted ([`crate::Stats::again`]): a knock is told from a later one by its time. When a
-//! controller begins to decide before it could measure the others' clocks, or when all were gone at once, fleet time jumps
-//! by what the machines' clocks differ, and a knock that is still in the agents' windows, not older than
-//! [`ANSWER_WITHIN`], can be answered once more.
-//!
 //! What must happen, as against what must not, is in [`crate::judge`].
 
 use std::{
@@ -23,7 +18,7 @@ use std::{
 
 use fleetknock_controller::{
     grant::ANSWER_WITHIN,
-    record::{By, Key, OpeningRecord, decode},
+    record::{Boot, By, Key, OpeningRecord, Packet, decode},
     store::{Change, Revision, Transaction},
 };
 use fleetknock_core::{door::DoorName, port::Port, source::Source, time::Timestamp};
@@ -36,9 +31,8 @@ use crate::{
     etcd,
     faults::Fault,
     judge::Seen,
-    network::Node,
     time::{Micros, SECOND, micros, perfect},
-    users::Packet,
+    users,
 };
 
 mod answers;
@@ -50,12 +44,6 @@ const ANSWER_MAX: Micros = 15 * SECOND + etcd::DEADLINE;
 const IN_FLIGHT_MAX: Micros = 4 * SECOND + SECOND / 2;
 /// Time stamps of knocks are told apart from true time by no more than this, uncertainty aside.
 const STAMP: Micros = 60_000;
-
-/// Fleet time goes on within this when the controllers before and after have measured each other.
-const CLOCK_KEPT: u64 = 20_000;
-
-/// For so long a knock's stamp may be of a time when the controllers' clocks were apart: as long as agents keep it.
-const APART_MATTERS: Micros = 30 * SECOND;
 
 /// Why a transaction was made.
 #[derive(Clone, Debug)]
@@ -70,6 +58,7 @@ pub(crate) enum Origin {
     /// `ahead`: how far the fleet's time of whoever decided was ahead of true time.
     Knock {
         at: Timestamp,
+        end: Option<Packet>,
         knocked_ahead: i64,
         ahead: i64,
     },
@@ -86,6 +75,9 @@ pub(crate) struct Captured {
     pub(crate) source: usize,
     pub(crate) host: usize,
     pub(crate) port: Port,
+    /// As the agent numbered it.
+    boot: Boot,
+    counter: u64,
 }
 
 /// See the [module](self).
@@ -98,17 +90,13 @@ pub(crate) struct Oracle {
     captured: Vec<Captured>,
     pub(crate) attempts: BTreeMap<usize, Seen>,
     pub(crate) faults: Vec<(Micros, Fault)>,
-    /// How far fleet time was ahead of true time when each knock was answered, by door and captured packet.
-    answers: BTreeMap<(DoorName, usize), i64>,
+    /// The knocks that were answered, by door and the captured packet for the last step.
+    answers: BTreeSet<(DoorName, usize)>,
     ends: BTreeMap<(Source, Port), Micros>,
     withdrawn: BTreeMap<(DoorName, Source), Micros>,
     /// In which life and at which revision each controller joined last.
     epochs: BTreeMap<usize, (u32, Revision)>,
     pub(crate) banned: Vec<Source>,
-    /// How far each controller's fleet time is ahead of true time.
-    ahead: BTreeMap<usize, i64>,
-    /// When two controllers last had different ideas of fleet time.
-    apart_at: Option<Micros>,
     /// The controllers that hold their lease, as they know.
     pub(crate) serving: BTreeSet<usize>,
     pub(crate) stats: crate::Stats,
@@ -117,20 +105,6 @@ pub(crate) struct Oracle {
 impl Oracle {
     pub(crate) fn has_failed(&self) -> bool {
         self.failure.is_some()
-    }
-
-    /// A controller's fleet time; nothing when it is gone.
-    pub(crate) fn clock(&mut self, controller: usize, ahead: Option<i64>, now: Micros) {
-        match ahead {
-            Some(ahead) => self.ahead.insert(controller, ahead),
-            None => self.ahead.remove(&controller),
-        };
-        let (least, most) = (self.ahead.values().min(), self.ahead.values().max());
-        if let (Some(least), Some(most)) = (least, most)
-            && least.abs_diff(*most) > CLOCK_KEPT
-        {
-            self.apart_at = Some(now);
-        }
     }
 
     pub(crate) fn uncertain(&mut self, source: Source, uncertainty: Duration) {
@@ -155,24 +129,29 @@ impl Core {
     }
 
     /// A packet was seen, or nobody was there to see it.
-    pub(crate) fn captured(&mut self, packet: &Packet, heard: Option<([u8; 16], u64)>) {
-        let Packet { source, host, port, step, .. } = *packet;
+    pub(crate) fn captured(&mut self, packet: &users::Packet, heard: Option<([u8; 16], u64)>) {
+        let users::Packet { source, host, port, step, .. } = *packet;
         let seen = heard.is_some();
         self.say(|| format!("source {source} knocks host {host} at {port}, step {step:?}, seen: {seen}"));
-        if seen {
-            self.oracle.captured.push(Captured { at: self.now, source, host, port });
+        if let Some((boot, counter)) = heard {
+            let captured = Captured { at: self.now, source, host, port, boot: Boot(boot), counter };
+            self.oracle.captured.push(captured);
         }
         if let Some((attempt, _)) = step {
             self.attempted(attempt, host, seen);
         }
     }
 
-    /// Looks at a transaction before it is judged: what must hold if it is carried out.
-    pub(crate) fn before(&self, controller: usize, transaction: &Transaction) -> Option<String> {
+    /// Looks at a transaction of a controller, in one of its lives, before it is judged: what must hold if it is carried
+    /// out. What it asked for before it died may be carried out after, while its lease holds.
+    pub(crate) fn before(
+        &self,
+        (controller, life): (usize, u32),
+        transaction: &Transaction,
+    ) -> Option<String> {
         let name = &self.scenario.controllers[controller].0;
         let key = Key::Controller(name.clone()).to_string();
         let held = self.etcd.entry(&key).map(|entry| entry.revision);
-        let life = self.life(Node::Controller(controller));
         let member = matches!(
             (held, self.oracle.epochs.get(&controller)),
             (Some(held), Some((of, epoch))) if held == *epoch && life == *of
@@ -183,7 +162,7 @@ impl Core {
     /// Takes in what was carried out.
     pub(crate) fn committed(
         &mut self,
-        controller: usize,
+        (controller, life): (usize, u32),
         transaction: &Transaction,
         origin: &Origin,
         stranger: Option<String>,
@@ -205,7 +184,6 @@ impl Core {
             let Ok(key) = key.parse::<Key>() else { continue };
             match &key {
                 Key::Controller(_) => {
-                    let life = self.life(Node::Controller(controller));
                     let revision = self.etcd.entry(&key.to_string()).map_or(0, |entry| entry.revision);
                     self.oracle.epochs.insert(controller, (life, revision));
                 }
@@ -225,8 +203,8 @@ impl Core {
             return;
         }
         let ahead = match origin {
-            Origin::Knock { at, knocked_ahead, ahead } => {
-                self.answered_knock(record, *at, *knocked_ahead);
+            Origin::Knock { at, end, knocked_ahead, ahead } => {
+                self.answered_knock(record, *at, *knocked_ahead, end.as_ref());
                 *ahead
             }
             Origin::Operator { ahead } => *ahead,
@@ -254,18 +232,6 @@ impl Core {
                 "host {host} lets {} in at {} until {until}, not {end}",
                 element.source, element.port
             ));
-        }
-    }
-
-    /// A controller said that a complete knock opened nothing, for want of its lease or of the store.
-    pub(crate) fn knock_refused(&mut self, controller: usize, door: &DoorName, source: Source) {
-        for (number, seen) in &mut self.oracle.attempts {
-            let attempt = &self.scenario.attempts[*number];
-            let same = self.scenario.sources[attempt.source] == source
-                && self.scenario.doors[attempt.door].name() == door;
-            if same && seen.steps == attempt.steps {
-                seen.refused.insert(controller);
-            }
         }
     }
 

@@ -155,7 +155,6 @@ impl World {
             Node::Controller(number) => {
                 self.controllers[number] = None;
                 self.core.oracle.serving.remove(&number);
-                self.core.oracle.clock(number, None, self.core.now);
             }
             Node::Etcd => {}
         }

@@ -62,3 +62,20 @@ fn a_leader_out_of_reach_leaves_its_offset_and_grows_uncertain() {
     assert_eq!(then.micros, 400);
     assert_eq!(then.uncertainty, Duration::from_micros(100 + 100 * 100), "100 ppm of 100 s");
 }
+
+#[test]
+fn a_controller_that_has_measured_nobody_before_it_is_not_certain_of_the_time() {
+    let (a, b) = (name("a"), name("b"));
+    let mut clock = FleetClock::new();
+    clock.follow([(&a, 1), (&b, 2)], Some(2), at(100));
+    assert_eq!(clock.offset(at(100)), Offset { micros: 0, uncertainty: UNMEASURED });
+    // The one before it leaves: it leads.
+    clock.follow([(&b, 2)], Some(2), at(101));
+    assert_eq!(clock.offset(at(101)), offset(0, 0));
+    // It led, joined anew, and knows the others from before.
+    clock.measured(a.clone(), offset(30, 20), at(102));
+    clock.follow([(&a, 3), (&b, 2)], Some(2), at(102));
+    assert_eq!(clock.leader(), None);
+    clock.follow([(&a, 3), (&b, 4)], Some(4), at(102));
+    assert_eq!((clock.leader(), clock.offset(at(102))), (Some(&a), offset(30, 20)));
+}

@@ -19,7 +19,7 @@ use crate::{
     users::Operation,
 };
 
-const REJOIN: Duration = Duration::from_secs(2);
+const TRY_AGAIN: Duration = Duration::from_millis(500);
 const TRIES: u32 = 10;
 const LOST_RACE: Duration = Duration::from_millis(200);
 
@@ -73,37 +73,33 @@ impl From<Refusal> for Refused {
 }
 
 impl Process {
-    /// A complete knock waits a moment for the lease, once.
-    pub(super) fn lease_held(&mut self, core: &mut Core) {
-        for (_, work) in std::mem::take(&mut self.parked) {
-            self.decide(core, work, 1);
-        }
+    /// Whether a knock is tried again while the store or the lease is away. Grants refuse it once it is late.
+    fn may_wait(&self, core: &Core, work: &Work) -> bool {
+        let by_knock = matches!(work, Work::Open { request: Request { by: By::Knock, .. }, .. });
+        by_knock && self.standing != Standing::Leaving && !Self::is_sabotaged(core, Sabotage::GiveUp)
     }
 
     fn park(&mut self, core: &mut Core, work: Work) {
         self.next_id += 1;
         self.parked.insert(self.next_id, work);
-        core.wake(self.node(), REJOIN, Timer::Contend(self.next_id));
+        core.wake(self.node(), TRY_AGAIN, Timer::Contend(self.next_id));
     }
 
     pub(super) fn decide(&mut self, core: &mut Core, work: Work, tries: u32) {
         let from = self.fleet.revision();
         match self.transaction(core, &work) {
-            Err(Refused::Suspended)
-                if tries == 0 && self.standing != Standing::Leaving && matches!(work, Work::Open { .. }) =>
-            {
-                self.park(core, work);
-            }
+            Err(Refused::Suspended) if self.may_wait(core, &work) => self.park(core, work),
             Err(why) => {
                 core.say(|| format!("{}: refused: {}: {work:?}", self.name, why.said()));
-                if matches!(why, Refused::Suspended) {
-                    self.give_up(core, &work);
-                }
                 self.done(core, work, None);
             }
             Ok((transaction, _)) if transaction.changes.is_empty() => self.done(core, work, Some(from)),
             Ok((transaction, origin)) => {
-                self.ask(core, Ask::Commit(transaction, origin), Asked::Work { work, tries, from });
+                self.ask(
+                    core,
+                    Ask::Commit(transaction, origin),
+                    Asked::Work { work: Box::new(work), tries, from },
+                );
             }
         }
     }
@@ -129,16 +125,12 @@ impl Process {
             }
             answer => {
                 core.say(|| format!("{}: not written: {answer:?}: {work:?}", self.name));
-                self.give_up(core, &work);
-                self.done(core, work, None);
+                if self.may_wait(core, &work) {
+                    self.park(core, work);
+                } else {
+                    self.done(core, work, None);
+                }
             }
-        }
-    }
-
-    /// Says that a complete knock opened nothing.
-    fn give_up(&self, core: &mut Core, work: &Work) {
-        if let Work::Open { request: Request { door, source, by: By::Knock, .. }, .. } = work {
-            core.knock_refused(self.number, door, *source);
         }
     }
 
@@ -146,8 +138,11 @@ impl Process {
         if let Some((work, tries, _)) = self.waiting.remove(&id) {
             self.decide(core, work, tries);
         }
-        if let Some(work) = self.parked.remove(&id) {
-            self.decide(core, work, 1);
+        if let Some(mut work) = self.parked.remove(&id) {
+            if let Work::Open { fresh_id: id, .. } = &mut work {
+                *id = fresh_id(core);
+            }
+            self.decide(core, work, 0);
         }
     }
 
@@ -220,9 +215,15 @@ impl Process {
         knocked_ahead: i64,
         at: Timestamp,
     ) -> Result<(Transaction, Origin), Refused> {
-        let granted = match grant::grant(&self.fleet, request, fresh_id, at) {
+        let mut asked = request.clone();
+        if Self::is_sabotaged(core, Sabotage::ForgetPackets)
+            && let Some(knocked) = &mut asked.knocked
+        {
+            (knocked.end, knocked.packets) = (None, Vec::new());
+        }
+        let granted = match grant::grant(&self.fleet, &asked, fresh_id, at) {
             Err(Refusal::Late { .. }) if Self::is_sabotaged(core, Sabotage::AnswerLate) => {
-                let knocked = request.knocked.map(|knocked| Knocked { at, ..knocked });
+                let knocked = request.knocked.clone().map(|knocked| Knocked { at, ..knocked });
                 grant::grant(&self.fleet, &Request { knocked, ..request.clone() }, fresh_id, at)
             }
             Err(Refusal::Known) if Self::is_sabotaged(core, Sabotage::AnswerTwice) => {
@@ -231,9 +232,10 @@ impl Process {
             granted => granted,
         };
         let mut granted = granted?;
-        let origin = match request.knocked {
-            None => Origin::Operator { ahead: self.ahead(core) },
-            Some(knocked) => Origin::Knock { at: knocked.at, knocked_ahead, ahead: self.ahead(core) },
+        let ahead = self.ahead(core);
+        let origin = match request.knocked.clone() {
+            None => Origin::Operator { ahead },
+            Some(Knocked { at, end, .. }) => Origin::Knock { at, end, knocked_ahead, ahead },
         };
         if request.by == By::Knock && !Self::is_sabotaged(core, Sabotage::Unfenced) {
             granted.transaction.expect.push(self.fence(core).ok_or(Refused::Suspended)?);

@@ -48,13 +48,16 @@ impl Process {
             core.oracle.uncertain(observation.source, observation.uncertainty);
             let verdict = self.matcher.observe(observation, now, &mut found);
             core.say(|| {
-                format!("{}: {} at {}: {verdict:?}", self.name, observation.source, observation.port)
+                let Observation { source, port, time, uncertainty, .. } = observation;
+                let us = time.as_micros();
+                format!("{}: {source} at {port}, {us} +- {uncertainty:?}: {verdict:?}", self.name)
             });
             if Self::is_sabotaged(core, Sabotage::AnswerHalf)
                 && let Verdict::Advanced { door, step: 2.., .. } = &verdict
             {
                 let (door, source, last) = (door.as_ref().clone(), observation.source, observation.time);
-                found.push(Decision::Complete(Completion { door, source, first: last, last }));
+                let (end, knocks) = (observation.id, vec![observation.id]);
+                found.push(Decision::Complete(Completion { door, source, first: last, last, end, knocks }));
             }
             for decision in std::mem::take(&mut found) {
                 let work = match decision {
@@ -66,6 +69,8 @@ impl Process {
                             knocked: Some(Knocked {
                                 at: complete.last,
                                 uncertainty: observation.uncertainty,
+                                end: self.packet(complete.end),
+                                packets: complete.knocks.iter().filter_map(|id| self.packet(*id)).collect(),
                             }),
                             by: By::Knock,
                             reason: String::new(),

@@ -111,7 +111,6 @@ impl Process {
         if matches!(self.standing, Standing::Serving { .. }) {
             self.membership.dismissed = None;
             core.oracle.serving.insert(self.number);
-            self.lease_held(core);
         } else {
             core.oracle.serving.remove(&self.number);
         }

@@ -74,6 +74,7 @@ impl Process {
             self.links.insert(name.clone(), link);
             self.dial_peer(core, &name);
         }
+        self.follow_clock(core);
         if moved {
             self.moved(core);
         }
@@ -203,7 +204,9 @@ impl Process {
                 let again = link.probes < FIRST_PROBES;
                 if let Some(offset) = link.clock.offset(at) {
                     let uncertainty = offset.uncertainty + Duration::from_micros(uncertainty_us);
-                    self.follow_clock(core, name, Offset { uncertainty, ..offset });
+                    let offset = Offset { uncertainty, ..offset };
+                    self.fleet_clock.measured(name.clone(), offset, at);
+                    self.follow_clock(core);
                 }
                 if again {
                     self.probe_peer(core, name);
@@ -213,12 +216,11 @@ impl Process {
         }
     }
 
-    /// As `Peers::clock_of`.
-    fn follow_clock(&mut self, core: &Core, name: &HostName, offset: Offset) {
+    /// As `Peers::follow_clock`.
+    fn follow_clock(&mut self, core: &Core) {
         let at = self.local_now(core);
         let members = self.fleet.members();
         let own = members.get(&self.name).map(|held| held.revision);
-        self.fleet_clock.measured(name.clone(), offset, at);
         self.fleet_clock.follow(members.iter().map(|(name, held)| (name, held.revision)), own, at);
         self.offset = self.fleet_clock.offset(at);
     }
