@@ -12,12 +12,14 @@ use std::{
 use clap::{Parser, ValueEnum};
 use fleetknock_core::{
     host::{HostName, Labels},
+    identity::{Expected, FleetName},
     network,
 };
 use fleetknock_proto::limits;
 use fleetknock_runtime::{
     config::{ConfigError, listen_address},
     log,
+    tls::{self, UriRule},
 };
 use ipnet::IpNet;
 use tonic::transport::Uri;
@@ -34,12 +36,14 @@ const RECONCILE_LONGEST: Duration = Duration::from_secs(3600);
 
 const EXAMPLES: &str = "\
 Examples:
-  fleetknock-agent --host edge-1 --label role=edge --controller http://10.0.0.1:7600 --insecure
-      an agent in a lab, in plain text
+  fleetknock-agent --host edge-1 --label role=edge --controller https://10.0.0.1:7600 \\
+      --tls-cert edge-1.crt --tls-key edge-1.key --tls-ca ca.crt
+      an agent with the certificate of its host, such as fleetknock pki issue host edge-1 makes
   fleetknock-agent --host bastion-1 --controller http://10.0.0.1:7600,http://10.0.0.2:7600 --insecure \\
       --management 192.0.2.0/24 --state /var/lib/fleetknock/agent --http 127.0.0.1:9600
-      with two controllers, a network that always passes, a guard that is up before the network, and metrics
-  fleetknock-agent --host edge-1 --controller http://controllers.fleetknock.svc:7600 --insecure
+      in a lab, in plain text: with two controllers, a network that always passes, a guard that is up before the
+      network, and metrics
+  fleetknock-agent --host edge-1 --controller https://controllers.fleetknock.svc:7600 --config tls.yaml
       with all controllers that a name stands for, such as that of a headless service: whichever of them is up
   fleetknock-agent --config /etc/fleetknock/agent.yaml --check-config
       whether the settings are valid
@@ -58,12 +62,20 @@ pub struct Settings {
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
     pub label: Vec<Label>,
 
-    /// The controllers, http://HOST:PORT; give all of them, or a name with all their addresses
+    /// The controllers, https://HOST:PORT, or http:// with --insecure; give all of them, or a name with all their addresses
     ///
     /// One of them is used at a time, chosen at random. When it is lost or lets the agent go, the others are asked at once.
     /// Every address of a host's name is a controller of its own, and names are looked up anew each time.
     #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
     pub controller: Vec<ControllerUrl>,
+
+    /// The fleet, as certificates name it
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub fleet: FleetName,
+
+    /// Mutual TLS.
+    #[command(flatten)]
+    pub tls: tls::Settings,
 
     /// How ports are guarded: auto, nftables, iptables or dry-run
     #[arg(long, value_name = "DRIVER", default_value = "auto")]
@@ -155,19 +167,42 @@ impl Settings {
                 self.controller.len()
             ));
         }
-        if let Some(url) = self.controller.iter().find(|url| url.is_secure()) {
-            return refuse(format!(
-                "controller: '{url}' is wrong: this version has no TLS yet, mutual TLS comes later; use http:// with \
-                 --insecure on a network you trust"
-            ));
-        }
-        if let Some(url) = self.controller.first().filter(|_| !self.insecure) {
-            return refuse(format!(
-                "controller: '{url}' is plain text, with which anybody on the way can open doors; give --insecure to \
-                 accept that"
-            ));
+        self.tls_files()?;
+        if let Some(url) = self.controller.iter().find(|url| url.is_secure() == self.insecure) {
+            return refuse(if self.insecure {
+                format!("controller: '{url}' asks for TLS, and --insecure for plain text; choose one of them")
+            } else {
+                format!(
+                    "controller: '{url}' is plain text, with which anybody on the way can open doors; write https://, or \
+                     give --insecure instead of --tls-cert to accept that"
+                )
+            });
         }
         Ok(self)
+    }
+
+    /// The files for mutual TLS; none with `--insecure`. The certificate must be this host's: a controller would not take
+    /// another one.
+    ///
+    /// # Errors
+    /// When neither is chosen, or both, or a file is not named.
+    pub fn tls_files(&self) -> Result<Option<tls::Files>, ConfigError> {
+        let (fleet, host) = (self.fleet.clone(), self.host.clone());
+        let own = UriRule::new(move |uris| {
+            let who = Expected::Host(host.clone()).among(&fleet, uris);
+            who.map(|_| ()).map_err(|error| {
+                format!("{error}; give the certificate's --host and --fleet, or issue another one")
+            })
+        });
+        self.tls.files(self.insecure, own)
+    }
+
+    /// Whom a controller must be: any one of the fleet.
+    pub fn controller_rule(&self) -> UriRule {
+        let fleet = self.fleet.clone();
+        UriRule::new(move |uris| {
+            Expected::AnyController.among(&fleet, uris).map(|_| ()).map_err(|error| error.to_string())
+        })
     }
 
     /// This host's labels.
@@ -203,7 +238,7 @@ impl FromStr for Label {
     }
 }
 
-/// Where a controller is: `http://HOST[:PORT]`, or `https://` once there is TLS.
+/// Where a controller is: `https://HOST[:PORT]`, or `http://` in plain text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControllerUrl(Uri);
 
@@ -239,7 +274,7 @@ impl FromStr for ControllerUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "a controller is written http://HOST:PORT, such as http://10.0.0.1:7600".to_owned();
+        let wrong = || "a controller is written https://HOST:PORT, such as https://10.0.0.1:7600".to_owned();
         let uri: Uri = text.parse().map_err(|_| wrong())?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(wrong());

@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::Context as _;
 use fleetknock_proto::v1::{self, AgentMessage};
-use fleetknock_runtime::{clock, ready::Latch};
+use fleetknock_runtime::{clock, ready::Latch, tls::Connector};
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -103,6 +103,8 @@ pub struct Parts {
     pub hello: v1::Hello,
     /// Whatever they stand for is a candidate; one is attached to at a time.
     pub controllers: Vec<ControllerUrl>,
+    /// Dials those with TLS; without it only plain text is spoken.
+    pub connector: Option<Connector>,
     /// What this host should hold, as far as is remembered.
     pub picture: Picture,
     /// Whether something is remembered: it is asserted until a controller says what holds.
@@ -188,7 +190,7 @@ impl Driver {
         let revision = parts.picture.revision();
         let hello = v1::Hello { addresses: addresses.clone(), revision, ..parts.hello };
         Ok(Self {
-            link: Link::new(Names::new(parts.controllers), hello)?,
+            link: Link::new(Names::new(parts.controllers), parts.connector, hello)?,
             session: None,
             controller: None,
             space: space(&parts.picture),

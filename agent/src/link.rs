@@ -21,7 +21,10 @@
 use std::{pin::Pin, time::Duration};
 
 use fleetknock_proto::v1::{self, AgentMessage, ControllerMessage};
-use fleetknock_runtime::backoff::{Backoff, BackoffError};
+use fleetknock_runtime::{
+    backoff::{Backoff, BackoffError},
+    tls::Connector,
+};
 use tokio::{
     sync::mpsc,
     time::{Instant, Sleep, sleep_until, timeout_at},
@@ -78,6 +81,8 @@ pub enum Parting {
 #[derive(Debug)]
 pub struct Link {
     names: Names,
+    /// For controllers with TLS.
+    connector: Option<Connector>,
     round: Round<Candidate>,
     /// The candidate that is dialled or attached to.
     at: Option<Candidate>,
@@ -127,9 +132,10 @@ impl Link {
     ///
     /// # Errors
     /// When the retry times are no back-off, which a test excludes.
-    pub fn new(names: Names, hello: v1::Hello) -> Result<Self, BackoffError> {
+    pub fn new(names: Names, connector: Option<Connector>, hello: v1::Hello) -> Result<Self, BackoffError> {
         Ok(Self {
             names,
+            connector,
             round: Round::new(Vec::new(), None, false, &mut rand::rng()),
             at: None,
             lost: None,
@@ -255,7 +261,8 @@ impl Link {
         let hello = v1::Hello { last_resort: self.round.is_last_resort(), ..self.hello.clone() };
         let most = dial::time_for_one_of(self.round.size());
         self.at = Some(candidate.clone());
-        self.state = State::Connecting(Box::pin(dial::dial(candidate, hello, most)));
+        let connector = self.connector.clone();
+        self.state = State::Connecting(Box::pin(dial::dial(candidate, connector, hello, most)));
     }
 
     /// A candidate did not say Welcome.

@@ -15,6 +15,7 @@ use fleetknock_runtime::{
     drain::{Drain, Signals},
     exit, log,
     ready::Readiness,
+    tls::{self, Connector, Credentials, Expected},
 };
 use prometheus_client::registry::Registry;
 
@@ -42,10 +43,12 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     check_capabilities(settings.firewall)?;
     log::init(settings.log_format, &settings.log)?;
     tracing::info!(host = %settings.host, version = env!("CARGO_PKG_VERSION"), "the agent starts");
-    tracing::warn!(
-        controllers = settings.controller.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
-        "INSECURE: controllers are spoken to in plain text; whoever is on the way can open doors"
-    );
+    if settings.insecure {
+        tracing::warn!(
+            controllers = settings.controller.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            "INSECURE: controllers are spoken to in plain text; whoever is on the way can open doors"
+        );
+    }
 
     let options =
         Options { accept_in: settings.accept_in.clone(), mark: settings.mark, ..Options::default() };
@@ -55,11 +58,17 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let mut picture = Picture::new(settings.own_management());
     let remembered = recall(state.as_ref(), &mut picture, &mut *firewall);
 
-    exit::block_on(Some(WORKERS), serve(settings, firewall, state, picture, remembered))
+    // After the guard, and not within --check-config: a host whose certificate ended while it was off is closed all the
+    // same. Whoever restarts services tries again: the files may come any moment.
+    let credentials = settings.tls_files()?.map(Credentials::load).transpose();
+    let credentials = credentials.map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
+
+    exit::block_on(Some(WORKERS), serve(settings, credentials, firewall, state, picture, remembered))
 }
 
 async fn serve(
     settings: Settings,
+    credentials: Option<Credentials>,
     firewall: Box<dyn Firewall>,
     state: Option<StateFile>,
     picture: Picture,
@@ -83,6 +92,12 @@ async fn serve(
     let metrics = Metrics::default();
     metrics.register(&mut registry);
     let drain = Drain::new();
+    if let Some(credentials) = &credentials {
+        credentials.register(registry.sub_registry_with_prefix("fleetknock_agent"));
+        drain.spawn(credentials.clone().follow(tls::FOLLOW_EVERY, drain.token()));
+    }
+    let connector =
+        credentials.map(|credentials| Connector::new(credentials, Expected::Uri(settings.controller_rule())));
     if let Some(admin) = admin {
         let stop = drain.token();
         drain.spawn_vital("admin server", async move {
@@ -100,6 +115,7 @@ async fn serve(
     let driver = Driver::new(Parts {
         hello: hello(&settings, firewall.name())?,
         controllers: settings.controller.clone(),
+        connector,
         picture,
         remembered: remembered != Remembered::Nothing,
         firewall,

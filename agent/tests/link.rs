@@ -12,6 +12,7 @@ mod link {
     pub(crate) mod host;
     mod moving;
     mod resending;
+    mod trust;
 }
 
 use std::{net::IpAddr, time::Duration};

@@ -3,6 +3,8 @@
 use std::{cell::OnceCell, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use fleetknock_core::identity::FleetName;
+use fleetknock_runtime::tls;
 
 use crate::{
     apply, ban, check, close, completions, controllers::Controllers, delete, describe, get, import, knock,
@@ -27,29 +29,32 @@ Examples:
   fleetknock knock tcp/7412@edge-1.example udp/23981@db-1.example --then-wait tcp/22@bastion.example
   fleetknock apply -f doors/
   fleetknock get openings --door bastion-ssh
-  fleetknock get controllers --controller http://10.0.0.1:7600,http://10.0.0.2:7600
+  fleetknock get controllers --controller https://10.0.0.1:7600,https://10.0.0.2:7600 \
+      --tls-cert alice.crt --tls-key alice.key --tls-ca ca.crt
   fleetknock open bastion-ssh --source 203.0.113.5 --for 60s --reason 'ticket 4711'";
 
 /// What every command that asks a controller takes.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Global {
-    /// The controller to ask; of several, the next one is asked when one cannot answer
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:7600"
-    )]
+    /// The controller to ask; of several, the next one is asked when one cannot answer [default:
+    /// https://127.0.0.1:7600, with --insecure http://127.0.0.1:7600]
+    #[arg(long, global = true, value_name = "URL", value_delimiter = ',')]
     pub(crate) controller: Vec<String>,
+    /// Mutual TLS.
+    #[command(flatten)]
+    pub(crate) tls: tls::Settings,
+    // Without a default of clap's: subcommands of pki have a flag of this name as well, which it would reach.
+    /// The fleet, as certificates name it [default: default]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) fleet: Option<FleetName>,
     /// Talk to the controller in plain text: anybody on the way can read and change it
     #[arg(long, global = true)]
     pub(crate) insecure: bool,
     /// How long an answer of one controller may take [default: 10s; for knock --then-wait 5s]
     #[arg(long, global = true, value_name = "TIME", value_parser = time)]
     pub(crate) timeout: Option<Duration>,
-    /// A YAML file with these settings: controller, insecure, timeout
+    /// A YAML file with these settings: controller, tls-cert, tls-key, tls-ca, fleet, insecure, timeout
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 }

@@ -10,11 +10,15 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
+use fleetknock_core::identity::Expected;
 use fleetknock_proto::v1::control_service_client::ControlServiceClient;
-use fleetknock_runtime::exit;
+use fleetknock_runtime::{
+    exit,
+    tls::{self, Connector, Credentials, UriRule},
+};
 use tonic::{
     Response, Status,
-    transport::{Channel, Endpoint},
+    transport::{Channel, Endpoint, Uri},
 };
 
 use crate::args::Global;
@@ -24,6 +28,9 @@ mod failure;
 pub(crate) use failure::REFUSED;
 use failure::{Failure, Purpose};
 
+/// Where a controller is unless the user says.
+const URL: &str = "https://127.0.0.1:7600";
+const INSECURE_URL: &str = "http://127.0.0.1:7600";
 /// How long an answer may take unless the user says.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one of several controllers may take to accept a connection: the next one is waiting.
@@ -57,8 +64,9 @@ impl Controllers {
     /// Checks the settings. Connections are made with the first call.
     pub(crate) fn new(global: &Global) -> anyhow::Result<Self> {
         let timeout = global.timeout.unwrap_or(TIMEOUT);
-        let urls = &global.controller;
-        if urls.is_empty() || urls.len() > CONTROLLERS_MAX {
+        let near = [if global.insecure { INSECURE_URL } else { URL }.to_owned()];
+        let urls = if global.controller.is_empty() { &near[..] } else { &global.controller };
+        if urls.len() > CONTROLLERS_MAX {
             let count = urls.len();
             let line =
                 anyhow!("{count} controllers (--controller) are given; give from 1 to {CONTROLLERS_MAX}");
@@ -71,10 +79,19 @@ impl Controllers {
                 // A watch is quiet for hours; a dead peer must show all the same.
                 .http2_keep_alive_interval(Duration::from_secs(20))
                 .keep_alive_timeout(Duration::from_secs(10));
-            Ok(Address { url: url.clone(), channel: endpoint.connect_lazy() })
+            anyhow::Ok(endpoint)
         };
+        let endpoints: Vec<_> = urls.iter().map(address).collect::<anyhow::Result<_>>()?;
+        let connector = connector(global)?.map(|connector| connector.within(connect_timeout));
+        let addresses = urls.iter().zip(endpoints).map(|(url, endpoint)| {
+            let channel = match &connector {
+                None => endpoint.connect_lazy(),
+                Some(connector) => endpoint.connect_with_connector_lazy(connector.clone()),
+            };
+            Address { url: url.clone(), channel }
+        });
         Ok(Self {
-            addresses: urls.iter().map(address).collect::<anyhow::Result<_>>()?,
+            addresses: addresses.collect(),
             timeout,
             first: Cell::new(0),
             passed_over: RefCell::default(),
@@ -153,32 +170,52 @@ impl Controllers {
     }
 }
 
-/// Where trust is decided: the one place that makes an address into a connection, and the place for TLS.
+/// What makes connections with TLS: shows the user's certificate, and talks to controllers of the fleet only. Nothing in
+/// plain text.
+fn connector(global: &Global) -> anyhow::Result<Option<Connector>> {
+    let fleet = global.fleet.clone().unwrap_or_default();
+    let rule = |expected: Expected| {
+        let fleet = fleet.clone();
+        UriRule::new(move |uris| {
+            let who = expected.among(&fleet, uris);
+            who.map(|_| ()).map_err(|error| format!("{error} (--fleet {fleet})"))
+        })
+    };
+    let Some(files) = global.tls.files(global.insecure, rule(Expected::User))? else { return Ok(None) };
+    let credentials = Credentials::load(files)?;
+    Ok(Some(Connector::new(credentials, tls::Expected::Uri(rule(Expected::AnyController)))))
+}
+
+/// Where trust is decided: the one place that makes an address into a connection.
 fn endpoint(url: &str, insecure: bool) -> anyhow::Result<Endpoint> {
     let usage = |reason: String| exit::coded(exit::USAGE, anyhow!(reason));
     let (scheme, _) = url.split_once("://").ok_or_else(|| {
         usage(format!(
-            "'{url}' is not the address of a controller (--controller); write it like http://127.0.0.1:7600"
+            "'{url}' is not the address of a controller (--controller); write it like https://127.0.0.1:7600"
         ))
     })?;
     match scheme {
         "http" if insecure => {}
         "http" => {
             return Err(usage(format!(
-                "{url} (--controller) is plain text, which anybody on the way can read and change; pass --insecure if \
-                 that is all right here, as on a loopback address or inside a tunnel"
+                "{url} (--controller) is plain text, which anybody on the way can read and change; use https://, or pass \
+                 --insecure if that is all right here, as on a loopback address or inside a tunnel"
             )));
         }
-        "https" => {
+        "https" if insecure => {
             return Err(usage(format!(
-                "{url} (--controller): mutual TLS is not in this version yet; use http:// with --insecure inside a tunnel"
+                "{url} (--controller) asks for TLS, and --insecure for plain text; choose one of them"
             )));
         }
-        _ => return Err(usage(format!("'{scheme}' (--controller) is not a known scheme; use http://"))),
+        "https" => {}
+        _ => return Err(usage(format!("'{scheme}' (--controller) is not a known scheme; use https://"))),
     }
-    let endpoint = Endpoint::from_shared(url.to_owned())
-        .context(format!("'{url}' is not the address of a controller (--controller)"))
-        .map_err(|error| exit::coded(exit::USAGE, error))?;
+    let address = || format!("'{url}' is not the address of a controller (--controller)");
+    let wrong = |error: anyhow::Error| exit::coded(exit::USAGE, error.context(address()));
+    let uri: Uri = url.parse().map_err(|error| wrong(anyhow::Error::new(error)))?;
+    let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+    // The connector is the one that speaks TLS, not the endpoint.
+    let endpoint = Connector::endpoint(&authority, uri).map_err(|error| wrong(anyhow::Error::new(error)))?;
     endpoint.user_agent(concat!("fleetknock/", env!("CARGO_PKG_VERSION"))).context("the user agent")
 }
 
@@ -195,8 +232,9 @@ mod tests {
         };
         assert!(endpoint("http://127.0.0.1:7600", true).is_ok());
         assert!(refused("http://127.0.0.1:7600", false).contains("pass --insecure"));
-        assert!(refused("https://127.0.0.1:7600", true).contains("mutual TLS is not in this version yet"));
-        assert!(refused("127.0.0.1:7600", true).contains("write it like http://127.0.0.1:7600"));
+        assert!(endpoint("https://127.0.0.1:7600", false).is_ok());
+        assert!(refused("https://127.0.0.1:7600", true).contains("--insecure for plain text"));
+        assert!(refused("127.0.0.1:7600", true).contains("write it like https://127.0.0.1:7600"));
         assert!(refused("ftp://127.0.0.1", true).contains("not a known scheme"));
         assert!(refused("http://a b", true).contains("not the address"));
     }
@@ -206,6 +244,8 @@ mod tests {
         let controllers = |urls: &[&str]| {
             Controllers::new(&Global {
                 controller: urls.iter().map(|url| (*url).to_owned()).collect(),
+                tls: tls::Settings::default(),
+                fleet: None,
                 insecure: true,
                 timeout: None,
                 config: None,
@@ -219,7 +259,7 @@ mod tests {
         assert_eq!(two.url(), "http://a:1");
         assert!(!controllers(&["http://a:1"]).unwrap().move_on());
         assert!(controllers(&["http://a:1", "b:1"]).is_err());
-        assert!(controllers(&[]).is_err());
+        assert_eq!(controllers(&[]).unwrap().url(), "http://127.0.0.1:7600");
         assert!(controllers(&["http://a:1"; CONTROLLERS_MAX + 1]).is_err());
     }
 }

@@ -16,7 +16,11 @@ use std::{
     time::Duration,
 };
 
-use fleetknock_core::knock::{Observation, ObservationId};
+use fleetknock_core::{
+    host::HostName,
+    identity::Who,
+    knock::{Observation, ObservationId},
+};
 use fleetknock_proto::{
     convert, limits, status as refuse,
     v1::{
@@ -35,10 +39,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     clock::{Estimate, Offset, Probe},
+    metrics::DeniedLabels,
     peers::{Peers, Reported},
     sessions::{SESSION_QUEUE, Session},
     shared::{Shared, Standing, State, local_now},
     status::{Report, State as OnHost},
+    trust::Caller,
     wire,
 };
 
@@ -96,10 +102,12 @@ impl AgentService for Service {
         &self,
         request: Request<Streaming<pb::AgentMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        let caller = Caller::of(request.extensions())?;
         let (outbound, messages) = mpsc::channel(SESSION_QUEUE);
         let stream = AgentStream {
             shared: self.shared.clone(),
             peers: self.peers.clone(),
+            caller,
             number: self.sessions.fetch_add(1, Ordering::Relaxed),
             stop: self.stop.child_token(),
             inbound: request.into_inner(),
@@ -120,6 +128,7 @@ impl AgentService for Service {
 struct AgentStream {
     shared: Arc<Shared>,
     peers: Arc<Peers>,
+    caller: Caller,
     number: u64,
     stop: CancellationToken,
     inbound: Streaming<pb::AgentMessage>,
@@ -155,6 +164,7 @@ impl AgentStream {
             return Err(refuse::invalid("hello", "the first message of a stream is Hello"));
         };
         let greeting = hello::parse(hello)?;
+        self.check_caller(&greeting.host)?;
         check_standing(self.shared.standing(), greeting.last_resort)?;
         let mut answered = 0;
         self.probe().await?;
@@ -175,6 +185,27 @@ impl AgentStream {
             }
         }
         Ok(greeting)
+    }
+
+    /// An agent reports for the host that its certificate names, and for no other. That one tries is worth knowing: its
+    /// key is in other hands, or its files are another host's.
+    fn check_caller(&self, host: &HostName) -> Result<(), Status> {
+        self.caller.check_host(host).inspect_err(|_| {
+            let Caller::Known(who) = &self.caller else { return };
+            tracing::warn!(certificate = %who, claimed = %host, "an agent says that it is another host; it is cut off");
+            self.shared.metrics.denied.get_or_create(&DeniedLabels { reason: "impostor" }).inc();
+            let holder = match who {
+                Who::Host(name) => name.to_string(),
+                _ => String::new(),
+            };
+            self.shared.say(pb::Event {
+                kind: pb::EventKind::Warning.into(),
+                time_ms: self.shared.now().as_millis(),
+                host: holder,
+                message: format!("the agent of {who} said that it is host '{host}' and was cut off"),
+                ..pb::Event::default()
+            });
+        })
     }
 
     /// Says Welcome, then becomes the host's session, which sends the snapshot.

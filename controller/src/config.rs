@@ -5,11 +5,16 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Parser;
 use fleetknock_core::{
     host::HostName,
+    identity::{ControllerName, Expected, FleetName},
     matcher::{self, Limits, MissPolicy},
     network,
     port::PortRange,
 };
-use fleetknock_runtime::{config::listen_address, log::Format};
+use fleetknock_runtime::{
+    config::listen_address,
+    log::Format,
+    tls::{self, UriRule},
+};
 use ipnet::IpNet;
 
 use crate::{membership, store::StoreSpec};
@@ -21,10 +26,11 @@ pub mod etcd;
 const EXAMPLES: &str = "\
 Examples:
   fleetknock-controller --store embedded:/var/lib/fleetknock --insecure
-      one controller that keeps its state in a directory, for a lab
-  fleetknock-controller --store etcd:http://10.0.0.1:2379,http://10.0.0.2:2379 --listen 0.0.0.0:7600 \
-      --name ctl-1 --advertise http://10.0.1.1:7600 --insecure
-      one of several controllers that share an etcd; each has its own name and address
+      one controller that keeps its state in a directory, in plain text, for a lab
+  fleetknock-controller --store etcd:https://10.0.0.1:2379,https://10.0.0.2:2379 --listen 0.0.0.0:7600 \
+      --name ctl-1 --advertise https://10.0.1.1:7600 --tls-cert ctl-1.crt --tls-key ctl-1.key --tls-ca ca.crt
+      one of several controllers that share an etcd; each has its own name, address and certificate, such as
+      fleetknock pki issue controller ctl-1 makes
   fleetknock-controller --config /etc/fleetknock/controller.yaml --check-config
       whether the settings are valid
 
@@ -50,7 +56,7 @@ pub struct Settings {
     #[arg(long, value_name = "NAME")]
     pub name: Option<HostName>,
 
-    /// Where the other controllers reach this one; http://LISTEN unless given
+    /// Where the other controllers reach this one; https://LISTEN unless given, with --insecure http://LISTEN
     #[arg(long, value_name = "URL", value_parser = url)]
     pub advertise: Option<String>,
 
@@ -61,6 +67,10 @@ pub struct Settings {
     /// How to use an etcd.
     #[command(flatten)]
     pub etcd: EtcdSettings,
+
+    /// Mutual TLS.
+    #[command(flatten)]
+    pub tls: tls::Settings,
 
     /// Where to serve /live, /ready and /metrics over HTTP; not at all unless given
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
@@ -124,11 +134,17 @@ impl Settings {
         let usage = |text: String| {
             fleetknock_runtime::exit::coded(fleetknock_runtime::exit::USAGE, anyhow::anyhow!(text))
         };
-        if !self.insecure {
-            return Err(usage(
-                "this version has no TLS yet: start it with --insecure, where nobody else can reach --listen"
-                    .to_owned(),
-            ));
+        self.tls_files(&self.name())?;
+        let scheme = if self.insecure { "http" } else { "https" };
+        if let Some(advertise) =
+            self.advertise.as_ref().filter(|url| !url.starts_with(&format!("{scheme}://")))
+        {
+            let why = if self.insecure {
+                "--insecure is plain text"
+            } else {
+                "with --tls-cert this one speaks TLS"
+            };
+            return Err(usage(format!("--advertise '{advertise}' must begin with {scheme}://: {why}")));
         }
         if !(1_000..=16_777_216).contains(&self.max_sources) {
             return Err(usage(format!(
@@ -164,7 +180,7 @@ impl Settings {
         {
             return Err(usage(format!(
                 "--advertise is missing: the other controllers cannot reach this one at --listen {}; give a URL that \
-                 they can, such as --advertise http://10.0.0.1:{}",
+                 they can, such as --advertise {scheme}://10.0.0.1:{}",
                 self.listen,
                 self.listen.port()
             )));
@@ -184,7 +200,28 @@ impl Settings {
 
     /// Where the other controllers reach this one.
     pub fn address(&self) -> String {
-        self.advertise.clone().unwrap_or_else(|| format!("http://{}", self.listen))
+        let scheme = if self.insecure { "http" } else { "https" };
+        self.advertise.clone().unwrap_or_else(|| format!("{scheme}://{}", self.listen))
+    }
+
+    /// The fleet, as certificates name it.
+    pub fn fleet_name(&self) -> FleetName {
+        self.fleet.clone().into()
+    }
+
+    /// The files for mutual TLS of the controller of this name; none with `--insecure`.
+    ///
+    /// # Errors
+    /// When neither is chosen, or both, or a file is not named.
+    pub fn tls_files(&self, name: &HostName) -> anyhow::Result<Option<tls::Files>> {
+        let (fleet, name) = (self.fleet_name(), ControllerName::from(name.clone()));
+        let own = UriRule::new(move |uris| {
+            let who = Expected::Controller(name.clone()).among(&fleet, uris);
+            who.map(|_| ()).map_err(|error| {
+                format!("{error}; give the certificate's --name and --fleet, or issue another one")
+            })
+        });
+        Ok(self.tls.files(self.insecure, own)?)
     }
 
     /// The store, with the fleet's place in it, and with what the files for an etcd hold.
@@ -208,7 +245,7 @@ impl Settings {
 }
 
 fn url(text: &str) -> Result<String, String> {
-    let wrong = || "write it like http://10.0.0.1:7600, without a path".to_owned();
+    let wrong = || "write it like https://10.0.0.1:7600, without a path".to_owned();
     let uri: tonic::transport::Uri = text.parse().map_err(|_| wrong())?;
     let plain = uri.path_and_query().is_none_or(|path| path == "/");
     let whole = matches!(uri.scheme_str(), Some("http" | "https")) && uri.port_u16().is_some() && plain;
@@ -235,10 +272,36 @@ mod tests {
     fn plain_text_needs_the_explicit_flag() {
         let parse =
             |args: &[&str]| Settings::try_parse_from([&["fleetknock-controller"], args].concat()).unwrap();
-        assert!(parse(&[]).check().unwrap_err().to_string().contains("--insecure"));
+        let neither = parse(&[]).check().unwrap_err().to_string();
+        assert!(
+            neither.contains("--tls-cert, --tls-key and --tls-ca") && neither.contains("--insecure"),
+            "{neither}"
+        );
+        assert!(neither.contains("fleetknock pki"), "{neither}");
         assert!(parse(&["--insecure"]).check().is_ok());
         assert!(parse(&["--insecure", "--ban-misses", "61"]).check().is_err());
         assert!(parse(&["--insecure", "--max-sources", "1"]).check().is_err());
         assert!(parse(&["--insecure", "--ban-misses", "0"]).matcher().bans.is_none());
+    }
+
+    #[test]
+    fn with_tls_the_address_for_peers_is_https() {
+        let tls = ["fleetknock-controller", "--tls-cert=c", "--tls-key=k", "--tls-ca=a,b"];
+        let parse = |args: &[&str]| Settings::try_parse_from(args).unwrap();
+        let settings = parse(&tls);
+        settings.check().unwrap();
+        assert_eq!(settings.address(), "https://127.0.0.1:7600");
+        assert_eq!(settings.tls_files(&settings.name()).unwrap().unwrap().authorities.len(), 2);
+        assert_eq!(parse(&["x", "--insecure"]).address(), "http://127.0.0.1:7600");
+        for (wrong, said) in [
+            ([&tls[..], &["--advertise=http://10.0.0.1:7600"]].concat(), "must begin with https://"),
+            (vec!["x", "--insecure", "--advertise=https://10.0.0.1:7600"], "must begin with http://"),
+            ([&tls[..], &["--insecure"]].concat(), "are both given"),
+            (vec!["x", "--tls-cert=c"], "with --tls-cert give --tls-key and --tls-ca too"),
+        ] {
+            let error = parse(&wrong).check().unwrap_err();
+            assert!(error.to_string().contains(said), "{error}");
+            assert_eq!(fleetknock_runtime::exit::code_of(&error), fleetknock_runtime::exit::USAGE);
+        }
     }
 }

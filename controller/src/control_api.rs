@@ -13,7 +13,15 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::{decide::DecideError, grant::Refusal, matching, peers::Peers, shared::Shared, store::StoreError};
+use crate::{
+    decide::DecideError,
+    grant::Refusal,
+    matching,
+    peers::Peers,
+    shared::Shared,
+    store::StoreError,
+    trust::{Caller, gate},
+};
 
 mod attempts;
 mod bans;
@@ -76,6 +84,7 @@ impl ControlService for Service {
     }
 
     async fn get_door(&self, request: Request<pb::GetDoorRequest>) -> Result<Response<pb::Door>, Status> {
+        check_reveal(&request, request.get_ref().reveal)?;
         doors::one(&self.shared, &request.into_inner()).map(Response::new)
     }
 
@@ -83,6 +92,7 @@ impl ControlService for Service {
         &self,
         request: Request<pb::ListDoorsRequest>,
     ) -> Result<Response<pb::ListDoorsResponse>, Status> {
+        check_reveal(&request, request.get_ref().reveal)?;
         doors::list(&self.shared, &request.into_inner()).map(Response::new)
     }
 
@@ -176,6 +186,12 @@ impl ControlService for Service {
         let (shared, peers, stop) = (self.shared.clone(), self.peers.clone(), self.stop.clone());
         events::watch(shared, peers, request.into_inner(), stop, permit).await.map(Response::new)
     }
+}
+
+/// Whether the caller may see the steps of doors, when it asks for them.
+fn check_reveal<T>(request: &Request<T>, reveal: bool) -> Result<(), Status> {
+    let caller = Caller::of(request.extensions())?;
+    if reveal { caller.check_role(gate::REVEALS, "seeing the steps of a door (--reveal)") } else { Ok(()) }
 }
 
 pub(crate) fn door_name(field: &str, text: &str) -> Result<DoorName, Status> {

@@ -22,4 +22,5 @@ pub mod sessions;
 pub mod shared;
 pub mod status;
 pub mod store;
+pub mod trust;
 pub mod wire;

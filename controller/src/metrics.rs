@@ -26,6 +26,14 @@ pub struct RefusedLabels {
     pub reason: &'static str,
 }
 
+/// Why a call was not let in; a small fixed set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DeniedLabels {
+    /// `denied`: the caller is known and may not; `unknown`: it shows no certificate; `impostor`: it spoke in another's
+    /// name.
+    pub reason: &'static str,
+}
+
 /// The controller's instruments. Cloning shares them.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -35,6 +43,8 @@ pub struct Metrics {
     pub openings: Counter,
     /// Decisions that could not be carried out, by reason.
     pub refused: Family<RefusedLabels, Counter>,
+    /// Calls that were not let in, by reason.
+    pub denied: Family<DeniedLabels, Counter>,
     /// Knocks forwarded to the peers that follow their sources.
     pub forwarded: Counter,
     /// Knocks that could not be forwarded.
@@ -79,6 +89,8 @@ impl Metrics {
         registry.register("openings", "Openings granted or refreshed", self.openings.clone());
         let refused = "Decisions that could not be carried out, by reason";
         registry.register("refused", refused, self.refused.clone());
+        let denied = "Calls that their callers may not make, by reason";
+        registry.register("calls_denied", denied, self.denied.clone());
         let forwarded = "Knocks forwarded to the controllers that follow their sources";
         registry.register("knocks_forwarded", forwarded, self.forwarded.clone());
         let dropped = "Knocks that could not be forwarded; agents send them again when they can";

@@ -20,11 +20,12 @@ use fleetknock_runtime::{
     drain::{Drain, Signals},
     exit,
     ready::{Latch, Readiness},
+    tls,
 };
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
 
 use crate::{
     agent_api,
@@ -35,6 +36,7 @@ use crate::{
     sessions::FleetWide,
     shared::{Parts, Shared},
     store::{self, Watch},
+    trust::{Entrance, Trust, gate::GateLayer},
 };
 
 /// HTTP/2 pings find out dead peers between an agent's own signs of life.
@@ -53,7 +55,11 @@ const LEAVE_MAX: Duration = Duration::from_secs(3);
 /// When an address is busy, the store cannot be opened, or a vital task ends.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let signals = Signals::install().context("cannot install the signal handlers")?;
+    let name = settings.name();
+    let trust = Trust::load(&settings.fleet_name(), settings.tls_files(&name)?)
+        .map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
     let listener = admin::listen("--listen", settings.listen).await?;
+    let entrance = Entrance::new(listener, &trust)?;
     let admin = match settings.http {
         Some(address) => Some(Admin::bind("--http", address).await?),
         None => None,
@@ -64,8 +70,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = Metrics::default();
     metrics.register(&mut registry);
+    entrance.register(&trust, registry.sub_registry_with_prefix("fleetknock_controller"));
 
     let drain = Drain::new();
+    if let Trust::Mutual { credentials, .. } = &trust {
+        drain.spawn(credentials.clone().follow(tls::FOLLOW_EVERY, drain.token()));
+    }
     if let Some(admin) = admin {
         let (registry, readiness, stop) = (Arc::new(registry), readiness.clone(), drain.token());
         drain.spawn_vital("admin server", async move { Ok(admin.serve(readiness, registry, stop).await?) });
@@ -93,7 +103,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 
     let shared = Arc::new(Shared::new(Parts {
         store,
-        name: settings.name(),
+        name,
         address: settings.address(),
         fleet_name: settings.fleet.to_string(),
         wide: FleetWide {
@@ -102,15 +112,18 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         },
         management: settings.management.clone(),
         ban_for: settings.ban_for,
+        trust,
         metrics,
         fleet,
     }));
-    tracing::warn!(
-        listen = %settings.listen,
-        "INSECURE: plain-text gRPC; whoever can reach this address can open every door"
-    );
+    if settings.insecure {
+        tracing::warn!(
+            listen = %settings.listen,
+            "INSECURE: plain-text gRPC; whoever can reach this address can open every door"
+        );
+    }
     served.release();
-    start(shared, watch, settings.matcher(), settings.lease, listener, joined, &drain);
+    start(shared, watch, settings.matcher(), settings.lease, entrance, joined, &drain);
     drain.wait(signals, settings.grace).await?;
     Ok(())
 }
@@ -121,7 +134,7 @@ pub fn start(
     watch: Watch,
     matcher: matcher::Config,
     lease: Duration,
-    listener: TcpListener,
+    entrance: Entrance,
     joined: Latch,
     drain: &Drain,
 ) {
@@ -147,7 +160,7 @@ pub fn start(
         Ok(())
     });
     let server = Grpc { shared, matching, peers, left, over };
-    drain.spawn_vital("gRPC server", server.serve(listener, drain.clone()));
+    drain.spawn_vital("gRPC server", server.serve(entrance, drain.clone()));
 }
 
 struct Grpc {
@@ -159,7 +172,7 @@ struct Grpc {
 }
 
 impl Grpc {
-    async fn serve(self, listener: TcpListener, drain: Drain) -> anyhow::Result<()> {
+    async fn serve(self, entrance: Entrance, drain: Drain) -> anyhow::Result<()> {
         let Self { shared, matching, peers, left, over } = self;
         let agents = agent_api::Service::new(shared.clone(), peers.clone(), over.clone());
         let agents = AgentServiceServer::new(agents)
@@ -183,6 +196,7 @@ impl Grpc {
             .build_v1()
             .context("cannot build the reflection service")?;
 
+        let gate = GateLayer::new(&shared.trust, shared.metrics.clone());
         let leave = async move {
             drain.started().await;
             // The others must know that the sources are theirs before the agents come to them.
@@ -195,12 +209,13 @@ impl Grpc {
             .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
             .http2_keepalive_timeout(Some(KEEPALIVE_MAX))
             .max_concurrent_streams(CALLS_MAX)
+            .layer(gate)
             .add_service(agents)
             .add_service(control)
             .add_service(peer)
             .add_service(health_service)
             .add_service(reflection)
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), leave)
+            .serve_with_incoming_shutdown(entrance.open(), leave)
             .await
             .context("the gRPC server failed")
     }

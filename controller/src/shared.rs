@@ -26,6 +26,7 @@ use crate::{
     sessions::{FleetWide, Sessions},
     status::Statuses,
     store::{Expect, Revision, Store},
+    trust::Trust,
 };
 
 /// Events that a watcher may lag behind before it is told that it missed some.
@@ -54,6 +55,8 @@ pub struct Parts {
     pub management: Vec<IpNet>,
     /// How long a ban lasts unless said otherwise.
     pub ban_for: Duration,
+    /// How it is spoken to, and speaks to its peers.
+    pub trust: Trust,
     /// Counters.
     pub metrics: Metrics,
     /// As it was read from the store.
@@ -78,6 +81,8 @@ pub struct Shared {
     pub management: Vec<IpNet>,
     /// How long a ban lasts unless said otherwise.
     pub ban_for: Duration,
+    /// How it is spoken to, and speaks to its peers.
+    pub trust: Trust,
     /// Counters.
     pub metrics: Metrics,
     state: Mutex<State>,
@@ -140,7 +145,8 @@ struct SharedClock {
 impl Shared {
     /// The shared parts around a store and the fleet as it was read from it.
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, name, address, fleet_name, wide, management, ban_for, metrics, fleet } = parts;
+        let Parts { store, name, address, fleet_name, wide, management, ban_for, trust, metrics, fleet } =
+            parts;
         Self {
             store,
             name,
@@ -150,6 +156,7 @@ impl Shared {
             wide,
             management,
             ban_for,
+            trust,
             metrics,
             clock: SharedClock::default(),
             standing: watch::Sender::new(Standing::Joining),

@@ -15,8 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::{HostName, NameError, check_dns_name, text_newtype};
 
+mod expected;
 #[cfg(test)]
 mod tests;
+
+pub use expected::Expected;
 
 /// The scheme of every identity.
 pub const SCHEME: &str = "fleetknock";
@@ -38,6 +41,13 @@ pub struct ControllerName(String);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct UserName(String);
+
+impl Default for FleetName {
+    /// `default`, for those who have one fleet only.
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
 
 macro_rules! dns_named {
     ($name:ident, $what:literal) => {
@@ -303,6 +313,14 @@ pub enum IdentityError {
     /// No URI of ours.
     #[error("the certificate names nobody: it has no URI that begins with {SCHEME}://")]
     Nobody,
+    /// Somebody of the fleet, but not the one.
+    #[error("the certificate is that of {who}, and {expected} is expected")]
+    Other {
+        /// Whose it is.
+        who: Box<Who>,
+        /// Whose it should be.
+        expected: Box<Expected>,
+    },
     /// Somebody of another fleet.
     #[error("the certificate is of another fleet: it names {identity}, and this fleet is '{fleet}'")]
     OtherFleet {

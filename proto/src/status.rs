@@ -57,6 +57,16 @@ pub fn precondition(kind: &str, name: &str, reason: impl Into<String>) -> Status
     precondition_failure(Code::FailedPrecondition, "PRECONDITION", kind, name, reason.into())
 }
 
+/// Somebody who is known may not do this: PERMISSION_DENIED.
+pub fn denied(reason: impl Into<String>) -> Status {
+    Status::with_error_details(Code::PermissionDenied, reason, details("PERMISSION_DENIED"))
+}
+
+/// Nobody knows who asks: UNAUTHENTICATED.
+pub fn unknown_caller(reason: impl Into<String>) -> Status {
+    Status::with_error_details(Code::Unauthenticated, reason, details("UNAUTHENTICATED"))
+}
+
 /// What is needed cannot be reached now: UNAVAILABLE with a RetryInfo.
 pub fn unavailable(reason: impl Into<String>) -> Status {
     let mut details = details("UNAVAILABLE");

@@ -7,7 +7,7 @@ use std::{future::Future, io::Write as _, process::ExitCode};
 
 use anyhow::Context as _;
 
-use crate::{config::ConfigError, drain::DrainError};
+use crate::{config::ConfigError, drain::DrainError, tls::FileError};
 
 /// A setting is wrong: EX_USAGE.
 pub const USAGE: u8 = 64;
@@ -61,6 +61,9 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
         }
         if let Some(config) = cause.downcast_ref::<ConfigError>() {
             return config.exit_code();
+        }
+        if let Some(file) = cause.downcast_ref::<FileError>() {
+            return file.exit_code();
         }
         if let Some(drain) = cause.downcast_ref::<DrainError>() {
             return drain.exit_code();

@@ -30,6 +30,7 @@ mod files;
 mod incoming;
 mod server;
 mod sessions;
+mod settings;
 mod words;
 
 pub use self::{
@@ -40,6 +41,7 @@ pub use self::{
     files::{FileError, Files, Material, Own, OwnFiles},
     incoming::{Incoming, Limits, Outcome, Refusal},
     server::{Acceptor, Clients, NoCertificate},
+    settings::Settings,
 };
 
 #[cfg(test)]

@@ -82,7 +82,12 @@ fn what_is_wrong_is_said_in_one_line_with_the_setting_the_value_and_the_remedy()
             "--controller: 'http://u@h:1' is wrong (flag): a controller is written",
         ),
         (&["--controller=http://h:0"], "--controller: 'http://h:0' is wrong (flag): a controller is written"),
-        (&["--controller=https://h"], "controller: 'https://h:7600' is wrong: this version has no TLS yet"),
+        (
+            &["--controller=https://h"],
+            "controller: 'https://h:7600' asks for TLS, and --insecure for plain text; choose one of them",
+        ),
+        (&["--tls-ca=ca.crt"], "--insecure and --tls-ca are both given"),
+        (&["--fleet=Blue"], "--fleet: 'Blue' is wrong (flag): 'Blue' is not a fleet's name"),
         (&["--firewall=pf"], "--firewall: 'pf' is wrong (flag): unknown firewall 'pf'; it must be auto"),
         (&["--interface=a/b"], "--interface: 'a/b' is wrong (flag): an interface's name has 1 to 15"),
         (
@@ -102,6 +107,12 @@ fn what_is_wrong_is_said_in_one_line_with_the_setting_the_value_and_the_remedy()
 #[test]
 fn plain_text_is_only_taken_with_insecure() {
     let error = load_args(&WHOLE[..5]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("--tls-cert, --tls-key and --tls-ca are missing") && error.contains("--insecure"),
+        "{error}"
+    );
+    let tls = [&WHOLE[..5], &["--tls-cert=c", "--tls-key=k", "--tls-ca=a"]].concat();
+    let error = load_args(&tls).unwrap_err().to_string();
     assert!(
         error.starts_with("controller: 'http://10.0.0.1:7600' is plain text") && error.contains("--insecure"),
         "{error}"

@@ -9,12 +9,10 @@ use fleetknock_proto::{
         agent_service_client::AgentServiceClient,
     },
 };
+use fleetknock_runtime::tls::Connector;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Code, Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::{OUTBOUND_MAX, names::Candidate};
 
@@ -37,33 +35,41 @@ pub(super) fn time_for_one_of(candidates: usize) -> Duration {
     if candidates > 1 { AMONG_OTHERS_MAX } else { ALONE_MAX }
 }
 
-/// A channel to a controller. The one place where TLS comes in: it will check the name of the URL, not the address.
+/// A channel to a controller. The one place where TLS comes in: the connector checks who is there, by certificate.
 ///
 /// # Errors
-/// When nobody answers there.
-pub async fn connect(candidate: &Candidate, most: Duration) -> Result<Channel, LinkError> {
-    let scheme = candidate.url().uri().scheme_str().unwrap_or("http");
-    Endpoint::from_shared(format!("{scheme}://{}/", candidate.address()))
+/// When nobody answers there, or not the right one.
+pub async fn connect(
+    candidate: &Candidate,
+    connector: Option<Connector>,
+    most: Duration,
+) -> Result<Channel, LinkError> {
+    let origin = candidate.url().uri().clone();
+    let endpoint = Connector::endpoint(&candidate.address().to_string(), origin)
         .map_err(LinkError::Unreachable)?
-        .origin(candidate.url().uri().clone())
         .tcp_nodelay(true)
         .connect_timeout(most)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_MAX)
-        .keep_alive_while_idle(true)
-        .connect()
-        .await
-        .map_err(LinkError::Unreachable)
+        .keep_alive_while_idle(true);
+    let channel = match (candidate.url().is_secure(), connector) {
+        (true, Some(connector)) => endpoint.connect_with_connector(connector.within(most)).await,
+        (false, None) => endpoint.connect().await,
+        // The settings exclude it; nothing is ever spoken in plain text where TLS was asked for.
+        (true, None) | (false, Some(_)) => return Err(LinkError::Mixed),
+    };
+    channel.map_err(LinkError::Unreachable)
 }
 
 /// Opens a stream and says Hello.
 pub(super) async fn dial(
     candidate: Candidate,
+    connector: Option<Connector>,
     hello: v1::Hello,
     most: Duration,
 ) -> Result<Accepted, LinkError> {
     let attach = async {
-        let channel = connect(&candidate, most).await?;
+        let channel = connect(&candidate, connector, most).await?;
         let mut client = AgentServiceClient::new(channel)
             .max_decoding_message_size(limits::MESSAGE_MAX)
             .max_encoding_message_size(limits::MESSAGE_MAX);
@@ -98,6 +104,9 @@ pub enum LinkError {
     /// It said no.
     #[error("refused: {}", said(.0))]
     Refused(Box<Status>),
+    /// TLS for a plain URL, or the reverse.
+    #[error("https:// and --insecure, or http:// and --tls-cert, do not go together")]
+    Mixed,
     /// No answer in time.
     #[error("no answer within {most:?}")]
     Slow {

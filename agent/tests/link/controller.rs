@@ -15,14 +15,24 @@ use fleetknock_proto::v1::{
     agent_service_server::{AgentService, AgentServiceServer},
     controller_message::Kind,
 };
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use fleetknock_runtime::tls::Incoming;
+use prometheus_client::registry::Registry;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::mpsc,
+    task::JoinHandle,
+};
 use tokio_stream::{Stream, StreamExt as _, wrappers::UnboundedReceiverStream};
 use tonic::{
     Code, Request, Response, Status, Streaming,
     body::Body,
     codegen::{Service as HttpService, http},
     server::NamedService,
-    transport::{Server, server::TcpIncoming},
+    transport::{
+        Server,
+        server::{Connected, TcpIncoming},
+    },
 };
 
 use super::host::within;
@@ -30,6 +40,8 @@ use super::host::within;
 /// Listens on loopback.
 pub(crate) struct Controller {
     address: SocketAddr,
+    /// With TLS, what is counted of handshakes.
+    registry: Option<Registry>,
     streams: tokio::sync::Mutex<mpsc::UnboundedReceiver<AgentStream>>,
     seen: Arc<Mutex<Seen>>,
     server: JoinHandle<()>,
@@ -159,14 +171,27 @@ impl Controller {
     pub(crate) async fn start_at(address: &str) -> Self {
         let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
+        Self::serve(TcpIncoming::from(listener), address, None)
+    }
+
+    /// With TLS; the registry is that of its acceptor.
+    pub(crate) fn secure(incoming: Incoming, address: SocketAddr, registry: Registry) -> Self {
+        Self::serve(incoming, address, Some(registry))
+    }
+
+    fn serve<I, C>(incoming: I, address: SocketAddr, registry: Option<Registry>) -> Self
+    where
+        I: Stream<Item = std::io::Result<C>> + Send + 'static,
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
         let (sender, streams) = mpsc::unbounded_channel();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let service = Service { name: address.to_string(), seen: Arc::clone(&seen), streams: sender };
         let serving = Server::builder()
             .add_service(Named(AgentServiceServer::new(service), Arc::clone(&seen)))
-            .serve_with_incoming(TcpIncoming::from(listener));
+            .serve_with_incoming(incoming);
         let server = tokio::spawn(async move { serving.await.expect("the server runs") });
-        Self { address, streams: tokio::sync::Mutex::new(streams), seen, server }
+        Self { address, registry, streams: tokio::sync::Mutex::new(streams), seen, server }
     }
 
     pub(crate) async fn start_as(manner: Manner) -> Self {
@@ -194,7 +219,17 @@ impl Controller {
     }
 
     pub(crate) fn url(&self) -> ControllerUrl {
-        format!("http://{}", self.address).parse().expect("a URL")
+        let scheme = if self.registry.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address).parse().expect("a URL")
+    }
+
+    /// Handshakes that the other side ended because it did not like this controller's certificate.
+    pub(crate) fn turned_away(&self) -> u64 {
+        let mut text = String::new();
+        let registry = self.registry.as_ref().expect("a controller with TLS");
+        prometheus_client::encoding::text::encode(&mut text, registry).expect("metrics");
+        let line = "tls_handshakes_total{outcome=\"turned_away\"} ";
+        text.lines().find_map(|text| text.strip_prefix(line)?.parse().ok()).unwrap_or_default()
     }
 
     /// The next stream; nothing was said on it yet.

@@ -54,6 +54,7 @@ impl Host {
                 ..v1::Hello::default()
             },
             controllers: controllers.iter().map(|controller| controller.url()).collect(),
+            connector: None,
             picture: Picture::new(management),
             remembered: false,
             firewall: Box::new(firewall.clone()),

@@ -282,7 +282,7 @@ impl Records {
         });
         let url = format!("http://{name_and_port}").parse().unwrap();
         let hello = v1::Hello { host: "edge-1".into(), boot: vec![7; 16], ..v1::Hello::default() };
-        Link::new(Names::with_lookup(vec![url], lookup), hello).unwrap()
+        Link::new(Names::with_lookup(vec![url], lookup), None, hello).unwrap()
     }
 }
 

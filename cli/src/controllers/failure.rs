@@ -4,7 +4,7 @@ use std::{error::Error, io, time::Duration};
 
 use anyhow::anyhow;
 use fleetknock_proto::status;
-use fleetknock_runtime::exit;
+use fleetknock_runtime::{exit, tls};
 use tonic::{Code, ConnectError, Status};
 
 #[cfg(test)]
@@ -27,6 +27,10 @@ pub(super) enum Purpose {
 pub(super) enum Failure {
     /// The connection was never made, so that nothing was sent.
     Unreachable(String),
+    /// Somebody is there, but not a controller that is trusted; nothing was sent.
+    Untrusted(String),
+    /// It does not take the user's certificate.
+    TurnedAway(String),
     /// The connection broke, or what came through it made no sense.
     Broken(String),
     /// It was silent for this long.
@@ -61,6 +65,15 @@ impl Failure {
         } else {
             chain.last().map_or_else(|| status.message().to_owned(), ToString::to_string)
         };
+        let mut met = chain.iter().filter_map(|error| error.downcast_ref::<tls::ConnectError>());
+        match met.next() {
+            Some(tls::ConnectError::Refused { reason, .. }) => return Self::Untrusted(reason.clone()),
+            Some(tls::ConnectError::TurnedAway { reason }) => return Self::TurnedAway(reason.clone()),
+            _ => {}
+        }
+        if let Some(reason) = chain.iter().find_map(|error| turned_away(*error)) {
+            return Self::TurnedAway(reason);
+        }
         if chain.iter().any(|error| error.is::<ConnectError>()) {
             Self::Unreachable(cause)
         } else {
@@ -72,8 +85,10 @@ impl Failure {
     /// arrived, even when the controller says that it did nothing: it may not know.
     pub(super) fn passes_on(&self, purpose: Purpose) -> bool {
         match self {
-            Self::Unreachable(_) => true,
-            Self::Broken(_) | Self::Silent(_) | Self::Unavailable(_) => purpose == Purpose::Read,
+            Self::Unreachable(_) | Self::Untrusted(_) => true,
+            Self::TurnedAway(_) | Self::Broken(_) | Self::Silent(_) | Self::Unavailable(_) => {
+                purpose == Purpose::Read
+            }
             Self::Refused(..) => false,
         }
     }
@@ -87,6 +102,14 @@ impl Failure {
         let line = match self {
             Self::Unreachable(cause) => format!(
                 "cannot reach the controller at {url} (--controller): {cause}; check the address and that it runs"
+            ),
+            Self::Untrusted(cause) => format!(
+                "the controller at {url} (--controller) is not trusted: {cause}; nothing was sent to it; check --tls-ca and \
+                 --fleet"
+            ),
+            Self::TurnedAway(cause) => format!(
+                "the controller at {url} (--controller) turned this user away: {cause}; check --tls-cert and whether it \
+                 ended (fleetknock pki show)"
             ),
             Self::Broken(cause) => format!(
                 "the connection to the controller at {url} (--controller) broke: {cause}; {unknown}try again"
@@ -117,6 +140,8 @@ impl Failure {
     pub(super) fn brief(&self) -> String {
         match self {
             Self::Unreachable(cause) => format!("cannot be reached: {cause}"),
+            Self::Untrusted(cause) => format!("is not trusted: {cause}"),
+            Self::TurnedAway(cause) => format!("turned this user away: {cause}"),
             Self::Broken(cause) => format!("the connection broke: {cause}"),
             Self::Silent(after) => format!("did not answer within {}", humantime::format_duration(*after)),
             Self::Unavailable(text) | Self::Refused(_, text) => text.clone(),
@@ -127,6 +152,7 @@ impl Failure {
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::Unreachable(_) | Self::Broken(_) | Self::Silent(_) => exit::UNAVAILABLE,
+            Self::Untrusted(_) | Self::TurnedAway(_) => exit::NO_PERMISSION,
             Self::Unavailable(_) => exit::TEMPORARY,
             Self::Refused(code, _) => match code {
                 Code::InvalidArgument | Code::OutOfRange => exit::DATA,
@@ -156,6 +182,14 @@ pub(super) fn all_failed<'a>(failures: impl Iterator<Item = (&'a str, &'a Failur
         parts.join("; ")
     );
     exit::coded(code, line)
+}
+
+/// What a connection says whose server did not take the client's certificate, which in TLS 1.3 shows at the first read
+/// only. Errors of the system have a number, this one has none.
+fn turned_away(error: &(dyn Error + 'static)) -> Option<String> {
+    let error = error.downcast_ref::<io::Error>()?;
+    let ours = error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none();
+    ours.then(|| error.to_string())
 }
 
 fn remedy(code: Code) -> &'static str {

@@ -18,9 +18,9 @@ use fleetknock_proto::{
         control_service_server::{ControlService, ControlServiceServer},
     },
 };
+use fleetknock_runtime::tls::{Acceptor, Clients, Credentials, Files, Incoming, Limits, UriRule};
 use futures::stream;
 use tokio::{net::TcpListener, runtime::Runtime};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 use super::fleet;
@@ -30,6 +30,7 @@ type EventStream = std::pin::Pin<Box<dyn futures::Stream<Item = Result<v1::Event
 
 /// Runs until it is dropped.
 pub(crate) struct StandIn {
+    scheme: &'static str,
     address: SocketAddr,
     bans: Arc<Mutex<BTreeMap<String, v1::Ban>>>,
     _runtime: Runtime,
@@ -50,7 +51,16 @@ impl StandIn {
         Self::serve(Service { of_three: true, ..Service::default() })
     }
 
+    /// One that speaks TLS, as whom the files say, to whoever the fleet's authority vouches for.
+    pub(crate) fn secure(files: Files) -> Self {
+        Self::serve_with(Service::default(), Some(files))
+    }
+
     fn serve(service: Service) -> Self {
+        Self::serve_with(service, None)
+    }
+
+    fn serve_with(service: Service, files: Option<Files>) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -58,12 +68,22 @@ impl StandIn {
         let bans = service.bans.clone();
         let service = ControlServiceServer::new(service);
         let server = tonic::transport::Server::builder().add_service(service);
-        runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        Self { address, bans, _runtime: runtime }
+        let within = runtime.enter();
+        let (scheme, incoming) = match files {
+            None => ("http", Incoming::plain(listener)),
+            Some(files) => {
+                let clients = Clients::Required(UriRule::anybody());
+                let acceptor = Acceptor::new(Credentials::load(files).unwrap(), clients).unwrap();
+                ("https", Incoming::tls(listener, acceptor, Limits::default()))
+            }
+        };
+        runtime.spawn(server.serve_with_incoming(incoming));
+        drop(within);
+        Self { scheme, address, bans, _runtime: runtime }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Who is banned.

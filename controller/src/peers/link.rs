@@ -10,6 +10,7 @@ use fleetknock_proto::{
         peer_service_client::PeerServiceClient,
     },
 };
+use fleetknock_runtime::tls::Connector;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
@@ -18,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Code, Status, Streaming,
-    transport::{Channel, Endpoint},
+    transport::{Channel, Endpoint, Uri},
 };
 
 use super::{Outgoing, Peers, Reported, route::Link};
@@ -108,10 +109,7 @@ fn drain(peers: &Peers, peer: &Peer, queue: &mut mpsc::Receiver<Outgoing>) {
 
 async fn dial<'a>(peers: &'a Arc<Peers>, peer: &'a Peer) -> Result<Stream<'a>, Ended> {
     let dialling = async {
-        let endpoint = Endpoint::from_shared(peer.address.clone())
-            .map_err(|error| Ended { link: Link::Cut, reason: format!("its address is no URL: {error}") })?;
-        let channel = endpoint.tcp_nodelay(true).connect_timeout(DIAL_MAX).connect().await;
-        let channel = channel.map_err(|error| unreachable(&error, error.to_string()))?;
+        let channel = connect(peers, peer).await?;
         let (outbound, messages) = mpsc::channel(OUTBOUND);
         let hello = pb::PeerHello {
             controller: peers.shared.name.to_string(),
@@ -134,6 +132,33 @@ async fn dial<'a>(peers: &'a Arc<Peers>, peer: &'a Peer) -> Result<Stream<'a>, E
     };
     let slow = Ended { link: Link::Cut, reason: format!("{} does not answer", peer.address) };
     timeout(DIAL_MAX * 2, dialling).await.unwrap_or(Err(slow))
+}
+
+/// To the peer's address, and with TLS to the peer itself.
+async fn connect(peers: &Peers, peer: &Peer) -> Result<Channel, Ended> {
+    let cut = |reason: String| Ended { link: Link::Cut, reason };
+    let Peer { name, address, .. } = peer;
+    let trust = &peers.shared.trust;
+    let Ok(url) = address.parse::<Uri>() else {
+        return Err(cut(format!("its address '{address}' is no URL")));
+    };
+    if url.scheme_str() != Some(trust.scheme()) {
+        let scheme = trust.scheme();
+        return Err(cut(format!(
+            "its address is {address}, and this controller speaks {scheme}: all controllers of a fleet have TLS, or none"
+        )));
+    }
+    let no_url = |error| cut(format!("its address '{address}' is no URL: {error}"));
+    let prepared = |endpoint: Endpoint| endpoint.tcp_nodelay(true).connect_timeout(DIAL_MAX);
+    let channel = match trust.connector(name) {
+        None => prepared(Endpoint::from(url)).connect().await,
+        Some(connector) => {
+            let authority = url.authority().map(ToString::to_string).unwrap_or_default();
+            let endpoint = Connector::endpoint(&authority, url).map_err(no_url)?;
+            prepared(endpoint).connect_with_connector(connector.within(DIAL_MAX)).await
+        }
+    };
+    channel.map_err(|error| unreachable(&error, error.to_string()))
 }
 
 struct Stream<'a> {

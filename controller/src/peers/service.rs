@@ -24,6 +24,7 @@ use crate::{
     control_api::events::{self, Chosen, Which},
     matching,
     shared::Shared,
+    trust::Caller,
 };
 
 /// Answers that wait to be written: probes are the only question.
@@ -63,10 +64,12 @@ impl PeerService for Service {
         &self,
         request: Request<Streaming<pb::PeerMessage>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
+        let caller = Caller::of(request.extensions())?;
         let (answers, outbound) = mpsc::channel(ANSWERS);
         let stream = PeerStream {
             shared: self.shared.clone(),
             peers: self.peers.clone(),
+            caller,
             inbound: request.into_inner(),
             answers: answers.clone(),
         };
@@ -131,6 +134,7 @@ impl PeerService for Service {
 struct PeerStream {
     shared: Arc<Shared>,
     peers: Arc<Peers>,
+    caller: Caller,
     inbound: Streaming<pb::PeerMessage>,
     answers: Answers,
 }
@@ -142,6 +146,7 @@ impl PeerStream {
         let Some(pb::PeerMessage { kind: Some(Said::Hello(hello)) }) = greeting else {
             return Err(refuse::invalid("hello", "the first message of a stream is Hello"));
         };
+        self.caller.check_controller(&hello.controller)?;
         self.check(&hello)?;
         let welcome = pb::PeerWelcome {
             controller: self.shared.name.to_string(),

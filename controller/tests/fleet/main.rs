@@ -11,4 +11,5 @@ mod several;
 mod store_away;
 mod store_loss;
 mod support;
+mod trust;
 mod writes;

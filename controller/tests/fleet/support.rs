@@ -9,6 +9,7 @@ use fleetknock_controller::{
     sessions::FleetWide,
     shared::{Parts, Shared, local_now},
     store::{Store, memory::MemoryStore},
+    trust::{Entrance, Trust},
 };
 use fleetknock_core::matcher::{Config, MissPolicy};
 use fleetknock_proto::v1::{
@@ -18,7 +19,10 @@ use fleetknock_proto::v1::{
 use fleetknock_runtime::{drain::Drain, ready::Readiness};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Channel};
+use tonic::{
+    Status, Streaming,
+    transport::{Channel, Endpoint},
+};
 
 /// Nothing here takes longer unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,6 +48,10 @@ impl Controller {
     }
 
     pub(crate) async fn named(name: &str, store: Arc<dyn Store>) -> Self {
+        Self::trusting(name, store, Trust::Plain).await
+    }
+
+    pub(crate) async fn trusting(name: &str, store: Arc<dyn Store>, trust: Trust) -> Self {
         let (fleet, watch) = keeper::load_patiently(&*store).await.unwrap();
         let wide = FleetWide {
             knock_space: vec!["tcp/1-65535".parse().unwrap(), "udp/1-65535".parse().unwrap()],
@@ -51,14 +59,16 @@ impl Controller {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let entrance = Entrance::new(listener, &trust).unwrap();
         let shared = Shared::new(Parts {
             store,
             name: name.parse().unwrap(),
-            address: format!("http://{address}"),
+            address: format!("{}://{address}", trust.scheme()),
             fleet_name: "test".to_owned(),
             wide,
             management: Vec::new(),
             ban_for: Duration::from_secs(600),
+            trust,
             metrics: Metrics::default(),
             fleet,
         });
@@ -66,7 +76,7 @@ impl Controller {
         let config = Config { bans: Some(policy), ..Config::default() };
         let (drain, readiness) = (Drain::new(), Readiness::new());
         let joined = readiness.latch("joined");
-        serve::start(Arc::new(shared), watch, config, membership::LEASE_MIN, listener, joined, &drain);
+        serve::start(Arc::new(shared), watch, config, membership::LEASE_MIN, entrance, joined, &drain);
         let ready = async {
             while !readiness.is_ready() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -99,6 +109,17 @@ pub(crate) struct Agent {
 
 impl Agent {
     async fn connect(address: SocketAddr, host: &str, role: &str, last_resort: bool) -> Self {
+        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        Self::over(channel, host, role, last_resort).await.unwrap()
+    }
+
+    /// Fails when the controller does not take it.
+    pub(crate) async fn over(
+        channel: Channel,
+        host: &str,
+        role: &str,
+        last_resort: bool,
+    ) -> Result<Self, Status> {
         let (say, messages) = mpsc::channel(64);
         let hello = pb::Hello {
             host: host.to_owned(),
@@ -111,22 +132,27 @@ impl Agent {
             ..pb::Hello::default()
         };
         say.send(pb::AgentMessage { kind: Some(Say::Hello(hello)) }).await.unwrap();
-        let mut client = AgentServiceClient::connect(format!("http://{address}")).await.unwrap();
-        let told = client.attach(ReceiverStream::new(messages)).await.unwrap().into_inner();
+        let mut client = AgentServiceClient::new(channel);
+        let told = client.attach(ReceiverStream::new(messages)).await?.into_inner();
         let mut agent = Self { say, told, counter: 0, snapshot: pb::Snapshot::default() };
-        let snapshot = agent.until(|told| match told {
+        let snapshot = agent.try_until(|told| match told {
             Told::Snapshot(snapshot) => Some(snapshot.clone()),
             _ => None,
         });
-        agent.snapshot = snapshot.await;
-        agent
+        agent.snapshot = snapshot.await?;
+        Ok(agent)
     }
 
     /// Reads, answering probes, until something that is looked for.
     pub(crate) async fn until<T>(&mut self, wanted: impl Fn(&Told) -> Option<T>) -> T {
+        self.try_until(wanted).await.unwrap()
+    }
+
+    /// The same, when the stream may end with an error.
+    async fn try_until<T>(&mut self, wanted: impl Fn(&Told) -> Option<T>) -> Result<T, Status> {
         let looking = async {
             loop {
-                let told = self.told.message().await.unwrap().expect("the stream ended").kind.unwrap();
+                let told = self.told.message().await?.expect("the stream ended").kind.unwrap();
                 if let Told::Probe(probe) = &told {
                     let at = local_now().as_micros();
                     let reply = pb::ProbeReply {
@@ -138,7 +164,7 @@ impl Agent {
                     self.tell(Say::ProbeReply(reply)).await;
                 }
                 if let Some(found) = wanted(&told) {
-                    return found;
+                    return Ok(found);
                 }
             }
         };

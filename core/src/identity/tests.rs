@@ -109,6 +109,40 @@ fn roles_are_ordered_by_what_they_may() {
     assert!("".parse::<Role>().is_err() && "Viewer".parse::<Role>().is_err());
 }
 
+#[test]
+fn the_default_fleet_has_a_name_like_any_other() {
+    assert_eq!("default".parse(), Ok(FleetName::default()));
+}
+
+#[test]
+fn only_whom_somebody_expects_will_do() {
+    let blue: FleetName = "blue".parse().unwrap();
+    let uris = [
+        "fleetknock://blue/host/a",
+        "fleetknock://blue/host/b",
+        "fleetknock://blue/controller/a",
+        "fleetknock://blue/controller/b",
+        "fleetknock://blue/user/a?role=admin",
+        "fleetknock://red/controller/a",
+    ];
+    for (expected, fitting) in [
+        (Expected::Anybody, &uris[..5]),
+        (Expected::AnyController, &uris[2..4]),
+        (Expected::Controller("a".parse().unwrap()), &uris[2..3]),
+        (Expected::Host("a".parse().unwrap()), &uris[..1]),
+        (Expected::User, &uris[4..5]),
+    ] {
+        let taken: Vec<_> = uris.into_iter().filter(|uri| expected.among(&blue, &[uri]).is_ok()).collect();
+        assert_eq!(taken, fitting, "{expected}");
+        assert!(expected.among::<&str>(&blue, &[]).is_err());
+        assert!(expected.among(&blue, &uris[..2]).is_err(), "two are nobody");
+    }
+    let error = Expected::Host("a".parse().unwrap()).among(&blue, &uris[1..2]).unwrap_err();
+    assert_eq!(error.to_string(), "the certificate is that of host b, and host a is expected");
+    let error = Expected::AnyController.among(&blue, &uris[4..5]).unwrap_err();
+    assert_eq!(error.to_string(), "the certificate is that of user a (admin), and a controller is expected");
+}
+
 proptest! {
     #[test]
     fn what_is_printed_reads_back(identity in identity()) {

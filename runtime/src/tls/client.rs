@@ -32,7 +32,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::codegen::http::Uri;
+use tonic::{codegen::http::Uri, transport::Endpoint};
 use tower_service::Service;
 
 use super::{
@@ -84,6 +84,15 @@ impl Connector {
     pub fn named(mut self, name: &str) -> Result<Self, ConnectError> {
         self.named = Some(server_name(name)?);
         Ok(self)
+    }
+
+    /// For tonic: an endpoint that dials this address, with requests that carry the URL `origin`. This connector's place
+    /// is in [`Endpoint::connect_with_connector`].
+    ///
+    /// # Errors
+    /// When the address has no form that a URL may hold.
+    pub fn endpoint(address: &str, origin: Uri) -> Result<Endpoint, tonic::transport::Error> {
+        Ok(Endpoint::from_shared(format!("http://{address}/"))?.origin(origin))
     }
 
     /// Connects to the host and port of a URI; without a port to 443.

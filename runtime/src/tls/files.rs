@@ -23,6 +23,7 @@ use super::{
     certificate::{CertificateError, ders, time_text},
     provider,
 };
+use crate::exit;
 
 /// The longest file that is read, in bytes: room for hundreds of certificates.
 const FILE_MAX: u64 = 1 << 20;
@@ -371,4 +372,14 @@ pub enum FileError {
         /// Why.
         reason: String,
     },
+}
+
+impl FileError {
+    /// The code with which a program ends that cannot start for this.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unreadable { .. } => exit::NO_INPUT,
+            _ => exit::DATA,
+        }
+    }
 }

@@ -1,0 +1,108 @@
+//! Who may call this controller, and whom it calls: mutual TLS within one fleet, or plain text for labs.
+//!
+//! The handshake takes whoever the fleet's authorities vouch for; who may make which call is for the [`gate`], and what
+//! a caller may say in another's name for the services, which ask the [`Caller`] of each request.
+
+use fleetknock_core::{
+    host::HostName,
+    identity::{ControllerName, Expected, FleetName},
+};
+use fleetknock_runtime::tls::{
+    self, Acceptor, Clients, Connector, Credentials, Files, Incoming, Limits, NoCertificate, UriRule,
+};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+
+pub mod caller;
+pub mod gate;
+
+pub use caller::Caller;
+
+/// How this controller is spoken to, and how it speaks to its peers.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// Plain text: anybody may do everything.
+    Plain,
+    /// Mutual TLS.
+    Mutual {
+        /// Whose certificates count.
+        fleet: FleetName,
+        /// What this controller shows, and whose word counts.
+        credentials: Credentials,
+    },
+}
+
+impl Trust {
+    /// Mutual TLS with these files; without any, plain text.
+    ///
+    /// # Errors
+    /// When they cannot be read, are broken, or out of their time.
+    pub fn load(fleet: &FleetName, files: Option<Files>) -> Result<Self, tls::FileError> {
+        let Some(files) = files else { return Ok(Self::Plain) };
+        Ok(Self::Mutual { fleet: fleet.clone(), credentials: Credentials::load(files)? })
+    }
+
+    /// The scheme of a controller's URL.
+    pub fn scheme(&self) -> &'static str {
+        match self {
+            Self::Plain => "http",
+            Self::Mutual { .. } => "https",
+        }
+    }
+
+    /// Dials a peer of this name and nobody else; nothing in plain text.
+    pub fn connector(&self, peer: &HostName) -> Option<Connector> {
+        let Self::Mutual { fleet, credentials } = self else { return None };
+        let expected = Expected::Controller(ControllerName::from(peer.clone()));
+        Some(Connector::new(credentials.clone(), tls::Expected::Uri(rule(fleet, expected))))
+    }
+}
+
+/// Whether the URIs of a certificate are those of whom a program expects.
+pub fn rule(fleet: &FleetName, expected: Expected) -> UriRule {
+    let fleet = fleet.clone();
+    UriRule::new(move |uris| expected.among(&fleet, uris).map(|_| ()).map_err(|error| error.to_string()))
+}
+
+/// Where calls come in.
+#[derive(Debug)]
+pub struct Entrance {
+    listener: TcpListener,
+    acceptor: Option<Acceptor>,
+}
+
+impl Entrance {
+    /// Over a listener that is bound; nobody is let in before [`open`](Self::open).
+    ///
+    /// # Errors
+    /// When there is no certificate to show.
+    pub fn new(listener: TcpListener, trust: &Trust) -> Result<Self, NoCertificate> {
+        let acceptor = match trust {
+            Trust::Plain => None,
+            Trust::Mutual { fleet, credentials } => {
+                // Health and reflection are for anybody; who makes any other call must have shown a certificate.
+                let clients = Clients::Optional(rule(fleet, Expected::Anybody));
+                Some(Acceptor::new(credentials.clone(), clients)?)
+            }
+        };
+        Ok(Self { listener, acceptor })
+    }
+
+    /// Adds the instruments of handshakes and certificates to a registry; a prefix is the caller's.
+    pub fn register(&self, trust: &Trust, registry: &mut Registry) {
+        if let Some(acceptor) = &self.acceptor {
+            acceptor.register(registry);
+        }
+        if let Trust::Mutual { credentials, .. } = trust {
+            credentials.register(registry);
+        }
+    }
+
+    /// Connections from now on.
+    pub fn open(self) -> Incoming {
+        match self.acceptor {
+            None => Incoming::plain(self.listener),
+            Some(acceptor) => Incoming::tls(self.listener, acceptor, Limits::default()),
+        }
+    }
+}
