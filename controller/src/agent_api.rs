@@ -44,7 +44,7 @@ use crate::{
     sessions::{SESSION_QUEUE, Session},
     shared::{Shared, Standing, State, local_now},
     status::{Report, State as OnHost},
-    trust::Caller,
+    trust::{Caller, caller::Whose},
     wire,
 };
 
@@ -191,7 +191,7 @@ impl AgentStream {
     /// key is in other hands, or its files are another host's.
     fn check_caller(&self, host: &HostName) -> Result<(), Status> {
         self.caller.check_host(host).inspect_err(|_| {
-            let Caller::Known(who) = &self.caller else { return };
+            let Whose::Known(who) = &self.caller.who else { return };
             tracing::warn!(certificate = %who, claimed = %host, "an agent says that it is another host; it is cut off");
             self.shared.metrics.denied.get_or_create(&DeniedLabels { reason: "impostor" }).inc();
             let holder = match who {
@@ -199,11 +199,8 @@ impl AgentStream {
                 _ => String::new(),
             };
             self.shared.say(pb::Event {
-                kind: pb::EventKind::Warning.into(),
-                time_ms: self.shared.now().as_millis(),
                 host: holder,
-                message: format!("the agent of {who} said that it is host '{host}' and was cut off"),
-                ..pb::Event::default()
+                ..wire::event(pb::EventKind::Warning, self.shared.now(), format!("the agent of {who} said that it is host '{host}' and was cut off"))
             });
         })
     }
@@ -379,11 +376,8 @@ impl AgentStream {
 
     fn say(&self, registered: &Registered, kind: pb::EventKind, message: String) {
         self.shared.say(pb::Event {
-            kind: kind.into(),
-            time_ms: self.shared.now().as_millis(),
             host: registered.host.to_string(),
-            message,
-            ..pb::Event::default()
+            ..wire::event(kind, self.shared.now(), message)
         });
     }
 

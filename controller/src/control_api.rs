@@ -31,6 +31,8 @@ pub(crate) mod events;
 mod hosts;
 mod openings;
 pub(crate) mod page;
+mod tokens;
+mod trail;
 
 /// Watchers of events at a time. Each has a stream from every peer, and those must leave room for other calls on the one
 /// connection to it.
@@ -171,6 +173,43 @@ impl ControlService for Service {
     ) -> Result<Response<pb::ListAttemptsResponse>, Status> {
         let Self { shared, matching, peers, .. } = self;
         attempts::list(shared, matching, peers, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn confirm_door(
+        &self,
+        request: Request<pb::ConfirmDoorRequest>,
+    ) -> Result<Response<pb::Door>, Status> {
+        doors::confirm(&self.shared, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<pb::ListEventsRequest>,
+    ) -> Result<Response<pb::ListEventsResponse>, Status> {
+        trail::list(&self.shared, request.get_ref()).map(Response::new)
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<pb::CreateTokenRequest>,
+    ) -> Result<Response<pb::CreateTokenResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        tokens::create(&self.shared, &caller, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<pb::ListTokensRequest>,
+    ) -> Result<Response<pb::ListTokensResponse>, Status> {
+        tokens::list(&self.shared, request.get_ref()).map(Response::new)
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<pb::RevokeTokenRequest>,
+    ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        tokens::revoke(&self.shared, &caller, request.get_ref()).await.map(Response::new)
     }
 
     type WatchEventsStream = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;

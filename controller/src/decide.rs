@@ -12,6 +12,7 @@ use crate::{
     record::{BanRecord, By, Key, OpeningRecord, Withdrawn},
     shared::{Shared, Standing},
     store::{CHANGES_MAX, Change, Revision, StoreError, Transaction},
+    wire,
 };
 
 /// Decisions that wait. When it is full the store is far behind: further ones are refused and counted, and the
@@ -172,12 +173,9 @@ async fn answer(shared: &Shared, store: &Semaphore, request: &Request) -> Result
 fn say_unanswered(shared: &Shared, request: &Request, message: &str) {
     tracing::warn!(door = %request.door, "{message}");
     shared.say(pb::Event {
-        kind: pb::EventKind::Warning.into(),
-        time_ms: shared.now().as_millis(),
         door: request.door.to_string(),
         source: request.source.to_string(),
-        message: message.to_owned(),
-        ..pb::Event::default()
+        ..wire::event(pb::EventKind::Warning, shared.now(), message.to_owned())
     });
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use fleetknock_core::{
-    door::{Door, DoorName, Knock},
+    door::{Door, DoorName, Knock, Mode},
     host::{HostId, HostName},
     port::{Port, Protocol},
     source::Source,
@@ -20,8 +20,8 @@ use ipnet::IpNet;
 
 use crate::{
     record::{
-        BanRecord, DoorRecord, HostRecord, IdentityRecord, Key, MemberRecord, OpeningRecord, RecordError,
-        decode,
+        AuditRecord, BanRecord, DoorRecord, EventId, HostRecord, IdentityRecord, Key, MemberRecord,
+        OpeningRecord, RecordError, TokenId, TokenRecord, decode,
     },
     store::{Change, Changes, Entry, Listing, Revision},
 };
@@ -47,6 +47,8 @@ pub struct Fleet {
     bans: BTreeMap<Source, Held<BanRecord>>,
     members: BTreeMap<HostName, Held<MemberRecord>>,
     identity: Option<Held<IdentityRecord>>,
+    audit: BTreeMap<EventId, Held<AuditRecord>>,
+    tokens: BTreeMap<TokenId, Held<TokenRecord>>,
     revision: Revision,
 }
 
@@ -59,6 +61,8 @@ pub struct Fleet {
 pub enum Effect {
     /// A source is banned, or its ban changed.
     Banned(BanRecord),
+    /// An event was written to the audit trail.
+    Audited(AuditRecord),
     /// A record cannot be read and is left aside.
     Broken(RecordError),
     /// A door was created or changed.
@@ -82,6 +86,8 @@ pub enum Effect {
     },
     /// An ended opening's record was cleared away.
     OpeningForgotten(OpeningRecord),
+    /// A token was made or revoked.
+    TokenChanged(TokenId),
     /// A source's ban is gone.
     Unbanned(Source),
 }
@@ -103,6 +109,8 @@ impl Fleet {
         self.bans.clear();
         self.members.clear();
         self.identity = None;
+        self.audit.clear();
+        self.tokens.clear();
         let mut broken = Vec::new();
         for Entry { key, value, revision } in listing.entries {
             if let Effect::Broken(error) = self.put(&key, &value, revision) {
@@ -128,6 +136,10 @@ impl Fleet {
 
     fn put(&mut self, key: &str, value: &[u8], revision: Revision) -> Effect {
         let taken = key.parse::<Key>().and_then(|key| match &key {
+            Key::Audit(id) => decode::<AuditRecord>(&key, value).map(|record| {
+                self.audit.insert(id.clone(), Held { record: record.clone(), revision });
+                Effect::Audited(record)
+            }),
             Key::Ban(source) => decode::<BanRecord>(&key, value).map(|record| {
                 self.bans.insert(*source, Held { record: record.clone(), revision });
                 Effect::Banned(record)
@@ -162,6 +174,10 @@ impl Fleet {
                 self.openings_by_id.insert(after.id.clone(), (door.clone(), *source));
                 Effect::Opening { before, after }
             }),
+            Key::Token(id) => decode::<TokenRecord>(&key, value).map(|record| {
+                self.tokens.insert(id.clone(), Held { record, revision });
+                Effect::TokenChanged(id.clone())
+            }),
         });
         taken.unwrap_or_else(Effect::Broken)
     }
@@ -169,6 +185,11 @@ impl Fleet {
     fn delete(&mut self, key: &str) -> Option<Effect> {
         match key.parse::<Key>() {
             Err(error) => Some(Effect::Broken(error)),
+            Ok(Key::Audit(id)) => {
+                self.audit.remove(&id);
+                None
+            }
+            Ok(Key::Token(id)) => self.tokens.remove(&id).map(|_| Effect::TokenChanged(id)),
             Ok(Key::Ban(source)) => self.bans.remove(&source).map(|_| Effect::Unbanned(source)),
             Ok(Key::Controller(name)) => self.members.remove(&name).map(|_| Effect::MemberLeft(name)),
             Ok(Key::Door(name)) => self.doors.remove(&name).map(|_| Effect::DoorDeleted(name)),
@@ -189,6 +210,8 @@ impl Fleet {
     /// The revision of a record's last change, when there is such a record.
     pub fn revision_of(&self, key: &Key) -> Option<Revision> {
         match key {
+            Key::Audit(id) => self.audit.get(id).map(|held| held.revision),
+            Key::Token(id) => self.tokens.get(id).map(|held| held.revision),
             Key::Ban(source) => self.bans.get(source).map(|held| held.revision),
             Key::Controller(name) => self.members.get(name).map(|held| held.revision),
             Key::Door(name) => self.doors.get(name).map(|held| held.revision),
@@ -234,6 +257,16 @@ impl Fleet {
     /// All bans whose records are kept, by source.
     pub fn bans(&self) -> &BTreeMap<Source, Held<BanRecord>> {
         &self.bans
+    }
+
+    /// The audit trail, the oldest event first.
+    pub fn audit(&self) -> &BTreeMap<EventId, Held<AuditRecord>> {
+        &self.audit
+    }
+
+    /// All tokens whose records are kept.
+    pub fn tokens(&self) -> &BTreeMap<TokenId, Held<TokenRecord>> {
+        &self.tokens
     }
 
     /// The controllers whose leases hold, by name; the revision of each is its epoch.
@@ -291,7 +324,17 @@ impl Fleet {
 
     /// The ports that must be kept closed on a host.
     pub fn guarded(&self, host: &HostRecord) -> BTreeSet<Port> {
-        self.doors_on(host).flat_map(|door| door.opens().ports.iter().copied()).collect()
+        self.ports_on(host, Mode::Enforce)
+    }
+
+    /// The ports on a host that some door observes and none keeps closed.
+    pub fn observed(&self, host: &HostRecord) -> BTreeSet<Port> {
+        &self.ports_on(host, Mode::Observe) - &self.guarded(host)
+    }
+
+    fn ports_on(&self, host: &HostRecord, mode: Mode) -> BTreeSet<Port> {
+        let doors = self.doors_on(host).filter(|door| door.mode() == mode);
+        doors.flat_map(|door| door.opens().ports.iter().copied()).collect()
     }
 
     /// The hosts that a door opens.

@@ -15,7 +15,7 @@ use crate::{
     grant,
     shared::{Shared, State},
     store::{CHANGES_MAX, Changes, StoreError, Watch},
-    wire::opening_event,
+    wire::{self, opening_event},
 };
 
 mod reading;
@@ -70,8 +70,15 @@ fn take_in(shared: &Shared, changes: Changes) {
     let members =
         effects.iter().any(|effect| matches!(effect, Effect::MemberJoined(_) | Effect::MemberLeft(_)));
     let rules = effects.iter().any(|effect| {
-        use Effect::{Identified, MemberJoined, MemberLeft, Opening, OpeningForgotten};
-        !matches!(effect, Identified | Opening { .. } | OpeningForgotten(_) | MemberJoined(_) | MemberLeft(_))
+        matches!(
+            effect,
+            Effect::Banned(_)
+                | Effect::Broken(_)
+                | Effect::DoorApplied(_)
+                | Effect::DoorDeleted(_)
+                | Effect::HostChanged(_)
+                | Effect::Unbanned(_)
+        )
     });
     drop(guard);
 
@@ -109,12 +116,7 @@ async fn resync(shared: &Shared, why: &str) -> Watch {
 
 /// Says what a change meant: to the log, to the counters and to whoever watches.
 fn say(shared: &Shared, effect: &Effect, now: Timestamp) {
-    let plain = |kind: pb::EventKind, message: String| pb::Event {
-        kind: kind.into(),
-        time_ms: now.as_millis(),
-        message,
-        ..pb::Event::default()
-    };
+    let plain = |kind: pb::EventKind, message: String| wire::event(kind, now, message);
     let event = match effect {
         Effect::Banned(ban) if ban.expires > now => pb::Event {
             source: ban.source.to_string(),
@@ -160,9 +162,12 @@ fn say(shared: &Shared, effect: &Effect, now: Timestamp) {
             source: source.to_string(),
             ..plain(pb::EventKind::SourceUnbanned, "no longer banned".to_owned())
         },
-        Effect::Banned(_) | Effect::HostChanged(_) | Effect::Identified | Effect::OpeningForgotten(_) => {
-            return;
-        }
+        Effect::Audited(_)
+        | Effect::Banned(_)
+        | Effect::HostChanged(_)
+        | Effect::Identified
+        | Effect::OpeningForgotten(_)
+        | Effect::TokenChanged(_) => return,
     };
     tracing::info!(
         event = event.kind().as_str_name(),

@@ -31,6 +31,7 @@ use crate::{
     grant::Knocked,
     metrics::{RefusedLabels, VerdictLabels},
     shared::Shared,
+    wire,
 };
 
 /// Batches that wait, each of at most 4,096 observations. When it is full the agents' streams are not read until there
@@ -256,14 +257,10 @@ impl Service {
             return;
         }
         self.shared.say(pb::Event {
-            kind: pb::EventKind::AttemptAdvanced.into(),
-            time_ms: now.as_millis(),
             door: door.to_string(),
             source: observation.source.to_string(),
             host: self.host(observation.id.host),
-            opening: String::new(),
-            message: format!("step {step} of {of}"),
-            controller: String::new(),
+            ..wire::event(pb::EventKind::AttemptAdvanced, now, format!("step {step} of {of}"))
         });
     }
 

@@ -15,6 +15,7 @@ use crate::{
     record::{Key, MemberRecord, decode},
     shared::{Shared, Standing},
     store::{LeaseId, Revision, StoreError, Transaction},
+    wire,
 };
 
 pub mod tenure;
@@ -177,12 +178,7 @@ impl Member {
     }
 
     fn say(&self, kind: pb::EventKind, message: &str) {
-        self.shared.say(pb::Event {
-            kind: kind.into(),
-            time_ms: self.shared.now().as_millis(),
-            message: message.to_owned(),
-            ..pb::Event::default()
-        });
+        self.shared.say(wire::event(kind, self.shared.now(), message.to_owned()));
     }
 
     /// The sources move to the others at once, rather than when the lease ends.

@@ -34,6 +34,7 @@ use crate::{
     matching::{self, Stopped},
     shared::{Shared, local_now},
     store::Revision,
+    wire,
 };
 
 pub(crate) mod ask;
@@ -349,12 +350,7 @@ impl Peers {
             }
             _ => return,
         };
-        self.shared.say(pb::Event {
-            kind: kind.into(),
-            time_ms: now.as_millis(),
-            message,
-            ..pb::Event::default()
-        });
+        self.shared.say(wire::event(kind, now, message));
     }
 
     /// Takes in a peer's fleet time minus this machine's clock.

@@ -8,12 +8,21 @@ use bytes::Bytes;
 use fleetknock_core::{
     door::{Door, DoorName},
     host::{HostName, Labels, NameError},
+    identity::UserName,
     port::Port,
     source::Source,
     time::Timestamp,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub mod audit;
+pub mod token;
+
+pub use self::{
+    audit::{Actor, AuditRecord, EventId, FieldChange},
+    token::{Holder, TokenId, TokenRecord},
+};
 
 /// Everything of a fleet lies under these.
 const DOORS: &str = "doors/";
@@ -22,10 +31,14 @@ const OPENINGS: &str = "openings/";
 const BANS: &str = "bans/";
 const CONTROLLERS: &str = "controllers/";
 const IDENTITY: &str = "identity";
+const AUDIT: &str = "audit/";
+const TOKENS: &str = "tokens/";
 
 /// Where a record lies. One opening per door and source, one ban per source: the key makes them idempotent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
+    /// An event of the audit trail.
+    Audit(EventId),
     /// A ban.
     Ban(Source),
     /// A controller whose lease holds.
@@ -38,11 +51,15 @@ pub enum Key {
     Identity,
     /// An opening.
     Opening(DoorName, Source),
+    /// A token.
+    Token(TokenId),
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Audit(id) => write!(f, "{AUDIT}{id}"),
+            Self::Token(id) => write!(f, "{TOKENS}{id}"),
             Self::Ban(source) => write!(f, "{BANS}{source}"),
             Self::Controller(name) => write!(f, "{CONTROLLERS}{name}"),
             Self::Door(name) => write!(f, "{DOORS}{name}"),
@@ -69,6 +86,12 @@ impl FromStr for Key {
         }
         if let Some(name) = key.strip_prefix(CONTROLLERS) {
             return name.parse().map(Self::Controller).map_err(|e: NameError| unknown(e.to_string()));
+        }
+        if let Some(id) = key.strip_prefix(AUDIT) {
+            return id.parse().map(Self::Audit).map_err(|e: audit::EventIdError| unknown(e.to_string()));
+        }
+        if let Some(id) = key.strip_prefix(TOKENS) {
+            return id.parse().map(Self::Token).map_err(|e: token::TokenIdError| unknown(e.to_string()));
         }
         if let Some(source) = key.strip_prefix(BANS) {
             return source.parse().map(Self::Ban).map_err(|e| unknown(e.to_string()));
@@ -140,19 +163,22 @@ pub struct IdentityRecord {
 pub enum By {
     /// A completed knock.
     Knock,
-    /// An operator.
+    /// An operator whose name is not known.
     Operator,
     /// The policy on misses.
     Policy,
+    /// An operator.
+    User(UserName),
 }
 
 impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Knock => "knock",
-            Self::Operator => "operator",
-            Self::Policy => "policy",
-        })
+        match self {
+            Self::Knock => f.write_str("knock"),
+            Self::Operator => f.write_str("operator"),
+            Self::Policy => f.write_str("policy"),
+            Self::User(name) => write!(f, "user {name}"),
+        }
     }
 }
 

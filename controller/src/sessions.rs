@@ -242,11 +242,13 @@ impl Sessions {
                     }
                     guards.add(host);
                 }
-                Effect::Broken(_)
+                Effect::Audited(_)
+                | Effect::Broken(_)
                 | Effect::Identified
                 | Effect::MemberJoined(_)
                 | Effect::MemberLeft(_)
-                | Effect::OpeningForgotten(_) => {}
+                | Effect::OpeningForgotten(_)
+                | Effect::TokenChanged(_) => {}
             }
         }
         for (host, guard) in self.changed_guards(guards, fleet, wide) {

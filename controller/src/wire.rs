@@ -25,6 +25,7 @@ pub fn guard(
         icmp: fleet.knocks_by_icmp(),
         management: management.to_vec(),
         keep_window_ms: u32::try_from(convert::millis(keep_window(fleet))).unwrap_or(u32::MAX),
+        observed: fleet.observed(host).into_iter().map(Into::into).collect(),
     }
 }
 
@@ -110,6 +111,11 @@ pub fn ban(ban: &BanRecord) -> pb::Ban {
     }
 }
 
+/// An event of which nothing but this is known.
+pub fn event(kind: pb::EventKind, at: Timestamp, message: impl Into<String>) -> pb::Event {
+    pb::Event { kind: kind.into(), time_ms: at.as_millis(), message: message.into(), ..pb::Event::default() }
+}
+
 /// An event about an opening.
 pub fn opening_event(
     kind: pb::EventKind,
@@ -119,14 +125,11 @@ pub fn opening_event(
     message: String,
 ) -> pb::Event {
     pb::Event {
-        kind: kind.into(),
-        time_ms: now.as_millis(),
         door: opening.door.to_string(),
         source: opening.source.to_string(),
         host: host.map(ToString::to_string).unwrap_or_default(),
         opening: opening.id.clone(),
-        message,
-        controller: String::new(),
+        ..event(kind, now, message)
     }
 }
 

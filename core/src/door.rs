@@ -101,6 +101,54 @@ pub struct Opens {
     pub duration: Duration,
 }
 
+/// What becomes of the ports that a door opens, for everybody without an opening.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// They are guarded.
+    #[default]
+    Enforce,
+    /// Nothing is dropped for this door; agents count what guard would have dropped.
+    Observe,
+}
+
+impl Mode {
+    /// As the YAML writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl FromStr for Mode {
+    type Err = ModeError;
+
+    fn from_str(text: &str) -> Result<Self, ModeError> {
+        match text {
+            "enforce" => Ok(Self::Enforce),
+            "observe" => Ok(Self::Observe),
+            _ => Err(ModeError),
+        }
+    }
+}
+
+/// No such mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a door's mode is 'enforce' or 'observe'")]
+pub struct ModeError;
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// What an operator declares. All bounds hold in every value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "DoorParts", into = "DoorParts")]
@@ -122,6 +170,9 @@ pub struct DoorParts {
     pub sources: Vec<IpNet>,
     /// What is opened.
     pub opens: Opens,
+    /// What becomes of its ports otherwise.
+    #[serde(default, skip_serializing_if = "Mode::is_default")]
+    pub mode: Mode,
 }
 
 impl Door {
@@ -218,6 +269,11 @@ impl Door {
     /// What is opened.
     pub fn opens(&self) -> &Opens {
         &self.0.opens
+    }
+
+    /// What becomes of its ports for everybody without an opening.
+    pub fn mode(&self) -> Mode {
+        self.0.mode
     }
 
     /// Its parts, for changing them.

@@ -219,6 +219,7 @@ impl Importer<'_> {
             knock: Knock::Sequence(Sequence { steps, within }),
             sources: Vec::new(),
             opens: Opens { hosts: self.options.hosts.clone(), ports, duration },
+            mode: Default::default(),
         };
         match Door::new(parts) {
             Ok(door) => Some(door),

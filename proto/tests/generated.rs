@@ -3,10 +3,11 @@
 
 use std::{fs, path::Path};
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "fleetknock/v1/types.proto",
     "fleetknock/v1/agent.proto",
     "fleetknock/v1/control.proto",
+    "fleetknock/v1/enrolment.proto",
     "fleetknock/v1/peer.proto",
 ];
 

@@ -71,6 +71,7 @@ impl Driver {
             warnings: self.warnings(),
             addresses: self.addresses.clone(),
             revision: self.picture.revision(),
+            guard_counts: Vec::new(),
         };
         let Some(session) = &self.session else { return };
         if session.outbound.try_send(message(Said::Report(report.clone()))).is_ok() {

@@ -194,6 +194,12 @@ pub(super) fn list(shared: &Shared, request: &pb::ListDoorsRequest) -> Result<pb
     Ok(pb::ListDoorsResponse { doors, next_page_token })
 }
 
+/// Keeps a change that waits for it.
+pub(super) async fn confirm(shared: &Shared, request: &pb::ConfirmDoorRequest) -> Result<pb::Door, Status> {
+    let door = one(shared, &pb::GetDoorRequest { name: request.name.clone(), reveal: false })?;
+    Err(refuse::precondition("door", &door.name, "nothing waits to be confirmed"))
+}
+
 /// Takes the door's openings back first: a deleted door leaves nothing open.
 pub(super) async fn delete(
     shared: &Shared,

@@ -23,6 +23,7 @@ use super::{door_name, optional, source};
 use crate::{
     peers::{Peers, ask::ANSWER_MAX, route::Link},
     shared::{Said, Shared},
+    wire,
 };
 
 /// Events on their way to one watcher.
@@ -89,11 +90,8 @@ pub(crate) fn here(
 
 fn missing(shared: &Shared, controller: &HostName, message: String) -> pb::Event {
     pb::Event {
-        kind: pb::EventKind::Lagged.into(),
-        time_ms: shared.now().as_millis(),
-        message,
         controller: controller.to_string(),
-        ..pb::Event::default()
+        ..wire::event(pb::EventKind::Lagged, shared.now(), message)
     }
 }
 

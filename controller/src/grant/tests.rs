@@ -258,6 +258,7 @@ fn fleet() -> Fleet {
             ports: ["tcp/22".parse().unwrap()].into(),
             duration: 30 * SECOND,
         },
+        mode: Default::default(),
     })
     .unwrap();
     let door = DoorRecord { door, created: at(0), updated: at(0) };

@@ -15,6 +15,7 @@ use crate::{
     record::{IdentityRecord, Key, decode},
     shared::Shared,
     store::{Entry, Listing, Store, StoreError, Transaction, Watch},
+    wire,
 };
 
 /// How often a store that is not this fleet's is looked at again.
@@ -103,12 +104,7 @@ fn compare(ours: Option<&str>, entry: Option<&Entry>) -> Result<(), StoreError> 
 
 fn say_another(shared: &Shared, error: &StoreError) {
     tracing::error!("{error}");
-    shared.say(pb::Event {
-        kind: pb::EventKind::Warning.into(),
-        time_ms: shared.now().as_millis(),
-        message: error.to_string(),
-        ..pb::Event::default()
-    });
+    shared.say(wire::event(pb::EventKind::Warning, shared.now(), error.to_string()));
 }
 
 /// Reads the store, and writes down who this fleet is when that has never been done.

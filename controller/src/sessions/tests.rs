@@ -207,6 +207,7 @@ fn door() -> DoorRecord {
             ports: ["tcp/22".parse().unwrap()].into(),
             duration: Duration::from_secs(30),
         },
+        mode: Default::default(),
     });
     DoorRecord { door: door.unwrap(), created: Timestamp::ZERO, updated: Timestamp::ZERO }
 }

@@ -6,9 +6,13 @@
 //! | AgentService           | hosts of this fleet                            |
 //! | PeerService            | controllers of this fleet                      |
 //! | ControlService         | users of this fleet, by [role](least_role)     |
+//! | EnrolmentService       | Enrol: anybody (it asks for a token); Renew: hosts of this fleet |
 //! | health, reflection     | anybody who finished the handshake             |
 
-use std::task::{Context, Poll};
+use std::{
+    net::SocketAddr,
+    task::{Context, Poll},
+};
 
 use fleetknock_core::identity::{FleetName, Identity, Role, Who};
 use fleetknock_proto::status as refuse;
@@ -20,17 +24,22 @@ use tonic::{
 };
 use tower_layer::Layer;
 
-use super::{Caller, Trust};
+use super::{
+    Caller, Trust,
+    caller::{Shown, Whose},
+};
 use crate::metrics::{DeniedLabels, Metrics};
 
 #[cfg(test)]
 mod tests;
 
 /// What a user must be at least to call a method of the control service. One that is not listed is for nobody.
-const ROLES: [(&str, Role); 19] = [
+const ROLES: [(&str, Role); 24] = [
     ("ApplyDoor", Role::Admin),
     ("BanSource", Role::Operator),
     ("Close", Role::Operator),
+    ("ConfirmDoor", Role::Admin),
+    ("CreateToken", Role::Admin),
     ("DeleteDoor", Role::Admin),
     ("DeleteHost", Role::Admin),
     ("GetBan", Role::Viewer),
@@ -42,9 +51,12 @@ const ROLES: [(&str, Role); 19] = [
     ("ListBans", Role::Viewer),
     ("ListControllers", Role::Viewer),
     ("ListDoors", Role::Viewer),
+    ("ListEvents", Role::Viewer),
     ("ListHosts", Role::Viewer),
     ("ListOpenings", Role::Viewer),
+    ("ListTokens", Role::Admin),
     ("Open", Role::Operator),
+    ("RevokeToken", Role::Admin),
     ("UnbanSource", Role::Operator),
     ("WatchEvents", Role::Viewer),
 ];
@@ -63,7 +75,13 @@ pub fn least_role(method: &str) -> Option<Role> {
 /// # Errors
 /// UNAUTHENTICATED without a certificate, PERMISSION_DENIED when it is not for its holder, UNIMPLEMENTED when there is no
 /// such call.
-pub fn judge(fleet: &FleetName, path: &str, uris: &[String]) -> Result<Caller, Status> {
+pub fn judge(
+    fleet: &FleetName,
+    path: &str,
+    uris: &[String],
+    address: Option<SocketAddr>,
+) -> Result<Caller, Status> {
+    let known = |who| Caller { who: Whose::Known(who), shown: Shown::Certificate, address };
     let unknown = || Status::unimplemented("there is no such call");
     let (service, method) =
         path.strip_prefix('/').and_then(|path| path.split_once('/')).ok_or_else(unknown)?;
@@ -81,20 +99,25 @@ pub fn judge(fleet: &FleetName, path: &str, uris: &[String]) -> Result<Caller, S
         refuse::denied(format!("this is for {whom}; the certificate is that of {who}"))
     };
     match service {
-        "grpc.health.v1.Health" | "grpc.reflection.v1.ServerReflection" => Ok(Caller::Anybody),
+        "grpc.health.v1.Health" | "grpc.reflection.v1.ServerReflection" => Ok(Caller::anybody(address)),
         "fleetknock.v1.AgentService" => match who()? {
-            who @ Who::Host(_) => Ok(Caller::Known(who)),
+            who @ Who::Host(_) => Ok(known(who)),
             who => Err(only_for("the agents of hosts", who)),
         },
         "fleetknock.v1.PeerService" => match who()? {
-            who @ Who::Controller(_) => Ok(Caller::Known(who)),
+            who @ Who::Controller(_) => Ok(known(who)),
             who => Err(only_for("controllers", who)),
         },
         "fleetknock.v1.ControlService" => {
-            let caller = Caller::Known(who()?);
+            let caller = known(who()?);
             caller.check_role(least_role(method).ok_or_else(unknown)?, method)?;
             Ok(caller)
         }
+        "fleetknock.v1.EnrolmentService" if method == "Enrol" => Ok(Caller::anybody(address)),
+        "fleetknock.v1.EnrolmentService" if method == "Renew" => match who()? {
+            who @ Who::Host(_) => Ok(known(who)),
+            who => Err(only_for("the agents of hosts", who)),
+        },
         _ => Err(unknown()),
     }
 }
@@ -117,10 +140,11 @@ impl GateLayer {
     }
 
     fn judge<B>(&self, request: &http::Request<B>) -> Result<Caller, Status> {
-        let Some(fleet) = &self.fleet else { return Ok(Caller::Anybody) };
         let peer = request.extensions().get::<Peer>();
+        let address = peer.map(|peer| peer.address);
+        let Some(fleet) = &self.fleet else { return Ok(Caller::anybody(address)) };
         let path = request.uri().path();
-        judge(fleet, path, peer.map_or(&[], Peer::uris)).inspect_err(|status| {
+        judge(fleet, path, peer.map_or(&[], Peer::uris), address).inspect_err(|status| {
             let address = peer.map(|peer| peer.address.to_string()).unwrap_or_default();
             let call: String = path.chars().take(100).collect();
             tracing::info!(address, call, reason = status.message(), "a call is refused");

@@ -55,6 +55,7 @@ fn door(name: &str, steps: &str, within_ms: u64) -> Door {
             ports: ["tcp/65535".parse().unwrap()].into(),
             duration: Duration::from_secs(30),
         },
+        mode: Default::default(),
     })
     .unwrap()
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use fleetknock_core::door::{Door, DoorParts, Knock, OPEN_PORTS_MAX, Opens, STEPS_MAX, Sequence, Step};
+use fleetknock_core::door::{Door, DoorParts, Knock, Mode, OPEN_PORTS_MAX, Opens, STEPS_MAX, Sequence, Step};
 
 use super::{labels, labels_message, millis, networks, parsed, port, ports, selector};
 use crate::{FieldError, v1};
@@ -32,7 +32,15 @@ pub fn door(message: &v1::Door) -> Result<Door, FieldError> {
         ports: ports(&spec.open_ports, "door.spec.open_ports")?.into_iter().collect::<BTreeSet<_>>(),
         duration: Duration::from_millis(spec.open_for_ms),
     };
-    Door::new(DoorParts { name, labels, knock, sources, opens })
+    let mode = match v1::DoorMode::try_from(spec.mode) {
+        Ok(v1::DoorMode::Unspecified | v1::DoorMode::Enforce) => Mode::Enforce,
+        Ok(v1::DoorMode::Observe) => Mode::Observe,
+        Err(_) => {
+            let reason = format_args!("{} is no mode that this version knows", spec.mode);
+            return Err(FieldError::new("door.spec.mode", reason));
+        }
+    };
+    Door::new(DoorParts { name, labels, knock, sources, opens, mode })
         .map_err(|error| FieldError { field: wire_path(&error.field), reason: error.reason })
 }
 
@@ -93,6 +101,11 @@ pub fn door_message(door: &Door, reveal: bool) -> v1::Door {
         open_hosts: Some((&opens.hosts).into()),
         open_ports: opens.ports.iter().copied().map(Into::into).collect(),
         open_for_ms: millis(opens.duration),
+        mode: match door.mode() {
+            Mode::Enforce => v1::DoorMode::Enforce,
+            Mode::Observe => v1::DoorMode::Observe,
+        }
+        .into(),
     };
     v1::Door {
         name: door.name().to_string(),

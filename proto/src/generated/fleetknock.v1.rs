@@ -7,6 +7,18 @@ pub struct Port {
     #[prost(uint32, tag = "2")]
     pub port: u32,
 }
+/// What guard did with new connections to one port of a host, since the agent's start.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GuardCount {
+    #[prost(message, optional, tag = "1")]
+    pub port: ::core::option::Option<Port>,
+    /// Packets that were dropped.
+    #[prost(uint64, tag = "2")]
+    pub dropped: u64,
+    /// Packets that would have been dropped if the doors that only observe were enforced.
+    #[prost(uint64, tag = "3")]
+    pub observed: u64,
+}
 /// First to last, both included.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PortRange {
@@ -336,6 +348,9 @@ pub struct Guard {
     /// over. 0: as Welcome said.
     #[prost(uint32, tag = "5")]
     pub keep_window_ms: u32,
+    /// Ports that are not guarded, of doors that only observe: what guard would have dropped is counted.
+    #[prost(message, repeated, tag = "6")]
+    pub observed: ::prost::alloc::vec::Vec<Port>,
 }
 /// One source's hole on this host.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -392,7 +407,7 @@ pub struct OpeningResult {
     pub took_us: u32,
 }
 /// Sent when something changed and at least every 30 s.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HostReport {
     #[prost(message, optional, tag = "1")]
     pub drops: ::core::option::Option<DropCounters>,
@@ -409,6 +424,9 @@ pub struct HostReport {
     pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint64, tag = "6")]
     pub revision: u64,
+    /// One for each port of the guard, at most 4,096.
+    #[prost(message, repeated, tag = "7")]
+    pub guard_counts: ::prost::alloc::vec::Vec<GuardCount>,
 }
 /// Generated client implementations.
 pub mod agent_service_client {
@@ -757,6 +775,8 @@ pub struct DoorSpec {
     pub open_ports: ::prost::alloc::vec::Vec<Port>,
     #[prost(uint64, tag = "8")]
     pub open_for_ms: u64,
+    #[prost(enumeration = "DoorMode", tag = "9")]
+    pub mode: i32,
     #[prost(oneof = "door_spec::Knock", tags = "1")]
     pub knock: ::core::option::Option<door_spec::Knock>,
 }
@@ -795,6 +815,9 @@ pub struct Door {
     /// Openings of this door that are active now.
     #[prost(uint32, tag = "9")]
     pub active_openings: u32,
+    /// Unless it is confirmed before, its last change is rolled back then; 0: nothing is to be confirmed.
+    #[prost(uint64, tag = "10")]
+    pub confirm_until_ms: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ApplyDoorRequest {
@@ -809,6 +832,14 @@ pub struct ApplyDoorRequest {
     /// Only apply if the door still has this revision; 0: whatever it has.
     #[prost(uint64, tag = "4")]
     pub if_revision: u64,
+    /// Roll the change back by itself after this time unless ConfirmDoor is called before: 5 s to 1 h; 0: keep it.
+    #[prost(uint64, tag = "5")]
+    pub confirm_within_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmDoorRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FieldChange {
@@ -922,6 +953,11 @@ pub struct Host {
     pub guarded: ::prost::alloc::vec::Vec<Port>,
     #[prost(string, repeated, tag = "22")]
     pub doors: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The ports that would be guarded if the doors that only observe were enforced.
+    #[prost(message, repeated, tag = "23")]
+    pub observed: ::prost::alloc::vec::Vec<Port>,
+    #[prost(message, repeated, tag = "24")]
+    pub guard_counts: ::prost::alloc::vec::Vec<GuardCount>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetHostRequest {
@@ -1076,7 +1112,7 @@ pub struct Opening {
     /// 1 at first, one more with each refresh.
     #[prost(uint64, tag = "9")]
     pub generation: u64,
-    /// "knock", or "operator" with a name as soon as there is one.
+    /// "knock", "operator" where callers have no names, or such as "user alice".
     #[prost(string, tag = "10")]
     pub opened_by: ::prost::alloc::string::String,
     /// Why it was withdrawn, if it was.
@@ -1157,7 +1193,7 @@ pub struct Ban {
     /// Such as "10 misses in 60 s", or what the operator gave.
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
-    /// "policy" or "operator".
+    /// "policy", "operator" where callers have no names, or such as "user alice".
     #[prost(string, tag = "5")]
     pub by: ::prost::alloc::string::String,
 }
@@ -1250,7 +1286,7 @@ pub struct WatchEventsRequest {
     #[prost(string, tag = "2")]
     pub source: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
     #[prost(enumeration = "EventKind", tag = "1")]
     pub kind: i32,
@@ -1267,9 +1303,174 @@ pub struct Event {
     /// One sentence for people.
     #[prost(string, tag = "7")]
     pub message: ::prost::alloc::string::String,
-    /// Which controller saw it; the store's events are seen by all, and come from the one that is asked.
+    /// Which controller saw it; the store's events are seen by all, and come from the one that is asked. Of an event of
+    /// the audit trail: the one that wrote it.
     #[prost(string, tag = "8")]
     pub controller: ::prost::alloc::string::String,
+    /// Of an event of the audit trail: unique, and rising with time. Empty: the event is not kept.
+    #[prost(string, tag = "9")]
+    pub id: ::prost::alloc::string::String,
+    /// Who did it; empty: nobody in person.
+    #[prost(message, optional, tag = "10")]
+    pub actor: ::core::option::Option<Actor>,
+    /// What changed; secrets are never spelled out.
+    #[prost(message, repeated, tag = "11")]
+    pub changes: ::prost::alloc::vec::Vec<FieldChange>,
+}
+/// Who did something, and from where.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Actor {
+    /// Such as "user alice", "host db-1", "anybody" in plain text.
+    #[prost(string, tag = "1")]
+    pub who: ::prost::alloc::string::String,
+    /// viewer, operator or admin; empty where there are no roles.
+    #[prost(string, tag = "2")]
+    pub role: ::prost::alloc::string::String,
+    /// How it showed who it is: "certificate", "token ID" or "nothing".
+    #[prost(string, tag = "3")]
+    pub by: ::prost::alloc::string::String,
+    /// The other end's address and port.
+    #[prost(string, tag = "4")]
+    pub address: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListEventsRequest {
+    #[prost(uint32, tag = "1")]
+    pub page_size: u32,
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    /// From then on; 0: all that are kept.
+    #[prost(uint64, tag = "3")]
+    pub since_ms: u64,
+    #[prost(string, tag = "4")]
+    pub door: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub source: ::prost::alloc::string::String,
+    /// Only these; empty: all.
+    #[prost(enumeration = "EventKind", repeated, tag = "6")]
+    pub kinds: ::prost::alloc::vec::Vec<i32>,
+    /// As in Actor.who.
+    #[prost(string, tag = "7")]
+    pub actor: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListEventsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<Event>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// A token; its secret is told once, when it is made, and only its hash is kept.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Token {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub created_ms: u64,
+    #[prost(uint64, tag = "5")]
+    pub expires_ms: u64,
+    /// As in Actor.who.
+    #[prost(string, tag = "6")]
+    pub created_by: ::prost::alloc::string::String,
+    #[prost(oneof = "token::Holder", tags = "2, 3")]
+    pub holder: ::core::option::Option<token::Holder>,
+}
+/// Nested message and enum types in `Token`.
+pub mod token {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Holder {
+        #[prost(message, tag = "2")]
+        User(super::TokenUser),
+        /// Good for one certificate of this host.
+        #[prost(string, tag = "3")]
+        Host(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenUser {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "Role", tag = "2")]
+    pub role: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateTokenRequest {
+    /// 1 min to 1 year; for a host at most 7 days. 0: 30 days, for a host 1 h.
+    #[prost(uint64, tag = "3")]
+    pub valid_for_ms: u64,
+    #[prost(oneof = "create_token_request::Holder", tags = "1, 2")]
+    pub holder: ::core::option::Option<create_token_request::Holder>,
+}
+/// Nested message and enum types in `CreateTokenRequest`.
+pub mod create_token_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Holder {
+        #[prost(message, tag = "1")]
+        User(super::TokenUser),
+        #[prost(string, tag = "2")]
+        Host(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateTokenResponse {
+    #[prost(message, optional, tag = "1")]
+    pub token: ::core::option::Option<Token>,
+    /// What its holder shows. It cannot be asked for again.
+    #[prost(string, tag = "2")]
+    pub secret: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListTokensRequest {
+    #[prost(uint32, tag = "1")]
+    pub page_size: u32,
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListTokensResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub tokens: ::prost::alloc::vec::Vec<Token>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeTokenRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeTokenResponse {}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DoorMode {
+    /// ENFORCE.
+    Unspecified = 0,
+    /// The door's ports are guarded.
+    Enforce = 1,
+    /// Nothing is dropped for this door: what guard would have dropped is counted.
+    Observe = 2,
+}
+impl DoorMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DOOR_MODE_UNSPECIFIED",
+            Self::Enforce => "DOOR_MODE_ENFORCE",
+            Self::Observe => "DOOR_MODE_OBSERVE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DOOR_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "DOOR_MODE_ENFORCE" => Some(Self::Enforce),
+            "DOOR_MODE_OBSERVE" => Some(Self::Observe),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1412,6 +1613,7 @@ impl OpeningState {
         }
     }
 }
+/// Stable codes: a number and a name are never given another meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum EventKind {
@@ -1441,6 +1643,23 @@ pub enum EventKind {
     /// A peer cannot be reached, or can be again.
     PeerLost = 21,
     PeerBack = 22,
+    DoorConfirmed = 23,
+    DoorRolledBack = 24,
+    /// Somebody was shown the steps of a door.
+    DoorRevealed = 25,
+    TokenCreated = 26,
+    TokenRevoked = 27,
+    /// A host's agent got its first certificate with a token.
+    HostEnrolled = 28,
+    /// A host's agent got its next certificate.
+    CertificateRenewed = 29,
+    HostDeleted = 30,
+    /// Somebody who is known tried what it may not.
+    CallDenied = 31,
+    /// Somebody could not show who it is: a wrong, expired or foreign certificate, a wrong token. Many are told as one.
+    AuthenticationFailed = 32,
+    /// An agent said that it is a host other than its certificate names, and was cut off.
+    Impostor = 33,
 }
 impl EventKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1472,6 +1691,17 @@ impl EventKind {
             Self::LeaseHeld => "EVENT_KIND_LEASE_HELD",
             Self::PeerLost => "EVENT_KIND_PEER_LOST",
             Self::PeerBack => "EVENT_KIND_PEER_BACK",
+            Self::DoorConfirmed => "EVENT_KIND_DOOR_CONFIRMED",
+            Self::DoorRolledBack => "EVENT_KIND_DOOR_ROLLED_BACK",
+            Self::DoorRevealed => "EVENT_KIND_DOOR_REVEALED",
+            Self::TokenCreated => "EVENT_KIND_TOKEN_CREATED",
+            Self::TokenRevoked => "EVENT_KIND_TOKEN_REVOKED",
+            Self::HostEnrolled => "EVENT_KIND_HOST_ENROLLED",
+            Self::CertificateRenewed => "EVENT_KIND_CERTIFICATE_RENEWED",
+            Self::HostDeleted => "EVENT_KIND_HOST_DELETED",
+            Self::CallDenied => "EVENT_KIND_CALL_DENIED",
+            Self::AuthenticationFailed => "EVENT_KIND_AUTHENTICATION_FAILED",
+            Self::Impostor => "EVENT_KIND_IMPOSTOR",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1500,6 +1730,52 @@ impl EventKind {
             "EVENT_KIND_LEASE_HELD" => Some(Self::LeaseHeld),
             "EVENT_KIND_PEER_LOST" => Some(Self::PeerLost),
             "EVENT_KIND_PEER_BACK" => Some(Self::PeerBack),
+            "EVENT_KIND_DOOR_CONFIRMED" => Some(Self::DoorConfirmed),
+            "EVENT_KIND_DOOR_ROLLED_BACK" => Some(Self::DoorRolledBack),
+            "EVENT_KIND_DOOR_REVEALED" => Some(Self::DoorRevealed),
+            "EVENT_KIND_TOKEN_CREATED" => Some(Self::TokenCreated),
+            "EVENT_KIND_TOKEN_REVOKED" => Some(Self::TokenRevoked),
+            "EVENT_KIND_HOST_ENROLLED" => Some(Self::HostEnrolled),
+            "EVENT_KIND_CERTIFICATE_RENEWED" => Some(Self::CertificateRenewed),
+            "EVENT_KIND_HOST_DELETED" => Some(Self::HostDeleted),
+            "EVENT_KIND_CALL_DENIED" => Some(Self::CallDenied),
+            "EVENT_KIND_AUTHENTICATION_FAILED" => Some(Self::AuthenticationFailed),
+            "EVENT_KIND_IMPOSTOR" => Some(Self::Impostor),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Role {
+    Unspecified = 0,
+    /// Look.
+    Viewer = 1,
+    /// Open, close and ban.
+    Operator = 2,
+    /// Change doors, secrets and tokens.
+    Admin = 3,
+}
+impl Role {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROLE_UNSPECIFIED",
+            Self::Viewer => "ROLE_VIEWER",
+            Self::Operator => "ROLE_OPERATOR",
+            Self::Admin => "ROLE_ADMIN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROLE_VIEWER" => Some(Self::Viewer),
+            "ROLE_OPERATOR" => Some(Self::Operator),
+            "ROLE_ADMIN" => Some(Self::Admin),
             _ => None,
         }
     }
@@ -1663,6 +1939,28 @@ pub mod control_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("fleetknock.v1.ControlService", "ListDoors"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Keeps a change that was applied with confirm_within_ms; without, it is rolled back when that time is up.
+        pub async fn confirm_door(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ConfirmDoorRequest>,
+        ) -> std::result::Result<tonic::Response<super::Door>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.ControlService/ConfirmDoor",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.ControlService", "ConfirmDoor"));
             self.inner.unary(req, path, codec).await
         }
         /// Deletes a door and withdraws its openings.
@@ -2038,6 +2336,104 @@ pub mod control_service_client {
                 .insert(GrpcMethod::new("fleetknock.v1.ControlService", "WatchEvents"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// The audit trail: events that are kept, oldest first. Bounded: the oldest give way to new ones.
+        pub async fn list_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.ControlService/ListEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.ControlService", "ListEvents"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a bearer token for a user, or a token with which one host's agent gets its first certificate.
+        pub async fn create_token(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateTokenResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.ControlService/CreateToken",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.ControlService", "CreateToken"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn list_tokens(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListTokensRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTokensResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.ControlService/ListTokens",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.ControlService", "ListTokens"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn revoke_token(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeTokenResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.ControlService/RevokeToken",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.ControlService", "RevokeToken"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2072,6 +2468,11 @@ pub mod control_service_server {
             tonic::Response<super::ListDoorsResponse>,
             tonic::Status,
         >;
+        /// Keeps a change that was applied with confirm_within_ms; without, it is rolled back when that time is up.
+        async fn confirm_door(
+            &self,
+            request: tonic::Request<super::ConfirmDoorRequest>,
+        ) -> std::result::Result<tonic::Response<super::Door>, tonic::Status>;
         /// Deletes a door and withdraws its openings.
         async fn delete_door(
             &self,
@@ -2173,6 +2574,36 @@ pub mod control_service_server {
             request: tonic::Request<super::WatchEventsRequest>,
         ) -> std::result::Result<
             tonic::Response<Self::WatchEventsStream>,
+            tonic::Status,
+        >;
+        /// The audit trail: events that are kept, oldest first. Bounded: the oldest give way to new ones.
+        async fn list_events(
+            &self,
+            request: tonic::Request<super::ListEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEventsResponse>,
+            tonic::Status,
+        >;
+        /// Makes a bearer token for a user, or a token with which one host's agent gets its first certificate.
+        async fn create_token(
+            &self,
+            request: tonic::Request<super::CreateTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateTokenResponse>,
+            tonic::Status,
+        >;
+        async fn list_tokens(
+            &self,
+            request: tonic::Request<super::ListTokensRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTokensResponse>,
+            tonic::Status,
+        >;
+        async fn revoke_token(
+            &self,
+            request: tonic::Request<super::RevokeTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeTokenResponse>,
             tonic::Status,
         >;
     }
@@ -2372,6 +2803,51 @@ pub mod control_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListDoorsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.ControlService/ConfirmDoor" => {
+                    #[allow(non_camel_case_types)]
+                    struct ConfirmDoorSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::ConfirmDoorRequest>
+                    for ConfirmDoorSvc<T> {
+                        type Response = super::Door;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ConfirmDoorRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::confirm_door(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ConfirmDoorSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -3107,6 +3583,186 @@ pub mod control_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/fleetknock.v1.ControlService/ListEvents" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListEventsSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::ListEventsRequest>
+                    for ListEventsSvc<T> {
+                        type Response = super::ListEventsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::list_events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListEventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.ControlService/CreateToken" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateTokenSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::CreateTokenRequest>
+                    for CreateTokenSvc<T> {
+                        type Response = super::CreateTokenResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateTokenRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::create_token(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateTokenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.ControlService/ListTokens" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListTokensSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::ListTokensRequest>
+                    for ListTokensSvc<T> {
+                        type Response = super::ListTokensResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListTokensRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::list_tokens(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListTokensSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.ControlService/RevokeToken" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeTokenSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::RevokeTokenRequest>
+                    for RevokeTokenSvc<T> {
+                        type Response = super::RevokeTokenResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeTokenRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::revoke_token(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeTokenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -3144,6 +3800,408 @@ pub mod control_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "fleetknock.v1.ControlService";
     impl<T> tonic::server::NamedService for ControlServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EnrolRequest {
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// PKCS #10 (RFC 2986), PEM. Of it only the public key counts.
+    #[prost(string, tag = "2")]
+    pub signing_request: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewRequest {
+    /// As in EnrolRequest.
+    #[prost(string, tag = "1")]
+    pub signing_request: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IssuedCertificate {
+    /// PEM: the certificate, then what stands between it and the authority.
+    #[prost(string, tag = "1")]
+    pub certificate: ::prost::alloc::string::String,
+    /// PEM: whose word counts in this fleet.
+    #[prost(string, tag = "2")]
+    pub authorities: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub not_after_ms: u64,
+}
+/// Generated client implementations.
+pub mod enrolment_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct EnrolmentServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl EnrolmentServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> EnrolmentServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> EnrolmentServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            EnrolmentServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// For whoever has a token that CreateToken made for a host. The token is spent, also when the answer gets lost.
+        pub async fn enrol(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EnrolRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IssuedCertificate>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.EnrolmentService/Enrol",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.EnrolmentService", "Enrol"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// For an agent whose certificate is good: the next one for the same host.
+        pub async fn renew(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenewRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IssuedCertificate>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.EnrolmentService/Renew",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.EnrolmentService", "Renew"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod enrolment_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with EnrolmentServiceServer.
+    #[async_trait]
+    pub trait EnrolmentService: std::marker::Send + std::marker::Sync + 'static {
+        /// For whoever has a token that CreateToken made for a host. The token is spent, also when the answer gets lost.
+        async fn enrol(
+            &self,
+            request: tonic::Request<super::EnrolRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IssuedCertificate>,
+            tonic::Status,
+        >;
+        /// For an agent whose certificate is good: the next one for the same host.
+        async fn renew(
+            &self,
+            request: tonic::Request<super::RenewRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IssuedCertificate>,
+            tonic::Status,
+        >;
+    }
+    #[derive(Debug)]
+    pub struct EnrolmentServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> EnrolmentServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for EnrolmentServiceServer<T>
+    where
+        T: EnrolmentService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/fleetknock.v1.EnrolmentService/Enrol" => {
+                    #[allow(non_camel_case_types)]
+                    struct EnrolSvc<T: EnrolmentService>(pub Arc<T>);
+                    impl<
+                        T: EnrolmentService,
+                    > tonic::server::UnaryService<super::EnrolRequest> for EnrolSvc<T> {
+                        type Response = super::IssuedCertificate;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EnrolRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as EnrolmentService>::enrol(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EnrolSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.EnrolmentService/Renew" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenewSvc<T: EnrolmentService>(pub Arc<T>);
+                    impl<
+                        T: EnrolmentService,
+                    > tonic::server::UnaryService<super::RenewRequest> for RenewSvc<T> {
+                        type Response = super::IssuedCertificate;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenewRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as EnrolmentService>::renew(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenewSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for EnrolmentServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "fleetknock.v1.EnrolmentService";
+    impl<T> tonic::server::NamedService for EnrolmentServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

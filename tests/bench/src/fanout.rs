@@ -205,6 +205,7 @@ fn door() -> pb::Door {
         open_hosts: Some(pb::HostSelector::default()),
         open_ports: vec![tcp(22)],
         open_for_ms: 3_600_000,
+        ..pb::DoorSpec::default()
     };
     pb::Door { name: "all".to_owned(), spec: Some(spec), ..pb::Door::default() }
 }

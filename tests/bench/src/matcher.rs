@@ -196,6 +196,7 @@ fn door(name: &str, ports: &[&str]) -> anyhow::Result<Door> {
             ports: ["tcp/22".parse()?].into(),
             duration: Duration::from_secs(30),
         },
+        mode: Default::default(),
     })?)
 }
 

@@ -118,6 +118,7 @@ impl Scenario {
                 ports: BTreeSet::from([Port::new(Protocol::Tcp, 22 + number)?]),
                 duration: Duration::from_secs(dice.random_range(3..=20)),
             },
+            mode: Default::default(),
         })?)
     }
 }

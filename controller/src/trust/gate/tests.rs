@@ -90,5 +90,5 @@ fn a_refusal_names_the_role_that_is_needed() {
 
 fn ask(path: &str, uris: &[&str]) -> Result<Caller, Status> {
     let uris: Vec<_> = uris.iter().map(|uri| (*uri).to_owned()).collect();
-    judge(&"blue".parse().unwrap(), path, &uris)
+    judge(&"blue".parse().unwrap(), path, &uris, None)
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{API_VERSION, KIND, SECRET};
 use crate::{
-    door::{Door, Knock},
+    door::{Door, Knock, Mode},
     host::{HostSelector, Labels},
 };
 
@@ -37,6 +37,9 @@ pub struct Metadata {
 /// What the operator declares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Spec {
+    /// `observe`; left out when the door's ports are guarded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<&'static str>,
     /// How to ask.
     pub knock: KnockDocument,
     /// Networks that may knock.
@@ -101,6 +104,7 @@ impl DoorDocument {
             kind: KIND,
             metadata: Metadata { name: door.name().to_string(), labels: pairs(door.labels()) },
             spec: Spec {
+                mode: (door.mode() != Mode::default()).then(|| door.mode().name()),
                 knock: KnockDocument { sequence: steps.collect(), within: time_text(sequence.within) },
                 sources: door.sources().iter().map(ToString::to_string).collect(),
                 opens: OpensDocument {

@@ -30,7 +30,7 @@ pub(super) fn document(root: &Node) -> Result<Document, YamlError> {
     let name: DoorName = parsed(metadata.required("name")?, "metadata.name")?;
     let labels = metadata.optional("labels").map(|node| labels(node, "metadata.labels")).transpose()?;
 
-    let spec = Fields::new(fields.required("spec")?, "spec", &["knock", "sources", "opens"])?;
+    let spec = Fields::new(fields.required("spec")?, "spec", &["mode", "knock", "sources", "opens"])?;
     places.note("spec", spec.at);
     let knock = spec.required("knock")?;
     places.note("spec.knock", knock.at);
@@ -45,8 +45,9 @@ pub(super) fn document(root: &Node) -> Result<Document, YamlError> {
         }
     };
     let opens = read_opens(spec.required("opens")?, &mut places)?;
+    let mode = spec.optional("mode").map(|node| parsed(node, "spec.mode")).transpose()?.unwrap_or_default();
 
-    let parts = DoorParts { name, labels: labels.unwrap_or_default(), knock, sources, opens };
+    let parts = DoorParts { name, labels: labels.unwrap_or_default(), knock, sources, opens, mode };
     let door = Door::new(parts)
         .map_err(|error| YamlError::new(places.nearest(&error.field, root.at), &error.field, error.reason))?;
     Ok(Document { door, line: root.at.line })

@@ -352,6 +352,7 @@ fn door() -> impl Strategy<Value = Door> {
                 knock: Knock::Sequence(Sequence { steps, within: Duration::from_millis(within) }),
                 sources,
                 opens: Opens { hosts, ports, duration: Duration::from_millis(duration) },
+                mode: Default::default(),
             })
             .unwrap()
         })
