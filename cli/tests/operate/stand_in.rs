@@ -265,6 +265,26 @@ impl ControlService for Service {
         Ok(Response::new(Default::default()))
     }
 
+    async fn confirm_door(&self, _: Request<v1::ConfirmDoorRequest>) -> Answer<v1::Door> {
+        Err(Status::unimplemented("not of these tests"))
+    }
+
+    async fn list_events(&self, _: Request<v1::ListEventsRequest>) -> Answer<v1::ListEventsResponse> {
+        Err(Status::unimplemented("not of these tests"))
+    }
+
+    async fn create_token(&self, _: Request<v1::CreateTokenRequest>) -> Answer<v1::CreateTokenResponse> {
+        Err(Status::unimplemented("not of these tests"))
+    }
+
+    async fn list_tokens(&self, _: Request<v1::ListTokensRequest>) -> Answer<v1::ListTokensResponse> {
+        Err(Status::unimplemented("not of these tests"))
+    }
+
+    async fn revoke_token(&self, _: Request<v1::RevokeTokenRequest>) -> Answer<v1::RevokeTokenResponse> {
+        Err(Status::unimplemented("not of these tests"))
+    }
+
     async fn get_controller(&self, request: Request<v1::GetControllerRequest>) -> Answer<v1::Controller> {
         let name = request.into_inner().name;
         let controller = fleet::controllers().into_iter().find(|controller| controller.name == name);
