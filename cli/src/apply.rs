@@ -97,6 +97,7 @@ async fn send(
         weak,
         dry_run,
         if_revision: 0,
+        confirm_within_ms: 0,
     };
     if dry_run {
         controllers.read(async |mut client| client.apply_door(request.clone()).await).await

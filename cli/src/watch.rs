@@ -156,6 +156,7 @@ mod tests {
             opening: "01k2".into(),
             message: "opened for 30s".into(),
             controller: String::new(),
+            ..v1::Event::default()
         };
         assert_eq!(
             line(&event),
