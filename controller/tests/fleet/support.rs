@@ -219,6 +219,7 @@ pub(crate) fn door() -> pb::Door {
         open_hosts: Some(pb::HostSelector { match_labels: role, names: Vec::new() }),
         open_ports: vec![tcp(22)],
         open_for_ms: 30_000,
+        ..pb::DoorSpec::default()
     };
     pb::Door { name: "bastion-ssh".to_owned(), spec: Some(spec), ..pb::Door::default() }
 }
