@@ -19,6 +19,7 @@ fn a_delta_is_understood() {
             icmp: true,
             keep_window_ms: 0,
             management: vec!["192.0.2.0/24".to_owned()],
+            observed: Vec::new(),
         }),
         openings: vec![opening("o", "::ffff:203.0.113.5", 22)],
         withdrawn: vec![v1::Withdrawal { id: "w".to_owned(), kill_connections: true }],
