@@ -16,11 +16,7 @@ use std::{
     time::Duration,
 };
 
-use fleetknock_core::{
-    host::HostName,
-    identity::Who,
-    knock::{Observation, ObservationId},
-};
+use fleetknock_core::{host::HostName, identity::Who};
 use fleetknock_proto::{
     convert, limits, status as refuse,
     v1::{
@@ -293,14 +289,12 @@ impl AgentStream {
         let mut observations = Vec::with_capacity(batch.observations.len());
         for observation in batch.observations {
             let seen = fleetknock_proto::Seen::try_from(observation)?;
-            observations.push(Observation {
-                id: ObservationId { host: registered.id, boot: registered.boot, counter: seen.counter },
-                source: seen.source,
-                port: seen.port,
-                time: offset.correct(seen.time),
+            observations.push(seen.observed(
+                registered.id,
+                registered.boot,
+                offset.correct(seen.time),
                 uncertainty,
-                fingerprint: seen.fingerprint,
-            });
+            ));
         }
         if let Some(session) = self.shared.state().sessions.current(&registered.host, self.number) {
             session.info.observations += observations.len() as u64;

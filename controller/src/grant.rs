@@ -26,9 +26,10 @@ pub const KEEP_ENDED: Duration = Duration::from_secs(3600);
 /// At most this many bans that hold at the same time; further misses are ignored then, not recorded.
 pub const BANS_MAX: usize = 10_000;
 
-/// A knock that is older than the one that was answered last is told by the time of its last packet, too. The same packet, sent again after a reconnection,
-/// is put at a slightly different time as the clocks are measured anew: each time within its uncertainty, and this for
-/// what the uncertainties of different hosts differ. Nobody knocks a whole sequence again so soon.
+/// A knock that is older than the one that was answered last is told by the time of its last packet, too. The same
+/// packet, sent again after a reconnection, is put at a slightly different time as the clocks are measured anew: each
+/// time within its uncertainty, and this for what the uncertainties of different hosts differ. Nobody knocks a whole
+/// sequence again so soon.
 const SAME_KNOCK: Duration = Duration::from_millis(20);
 
 /// A complete knock is answered within this time of its last packet, or not at all: whoever knocked has gone, or knocks

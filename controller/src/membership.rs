@@ -20,9 +20,6 @@ use crate::{
 
 pub mod tenure;
 
-/// How long a lease lasts unless said otherwise. An etcd without a leader elects one in 2 to 2.5 s; a lease outlives
-/// that.
-pub const LEASE_DEFAULT: Duration = Duration::from_secs(5);
 /// The shortest lease that may be asked for: etcd gives none below 1.5 election timeouts.
 pub const LEASE_MIN: Duration = Duration::from_secs(2);
 /// The longest: so long nobody takes over from a controller whose machine died.

@@ -32,6 +32,7 @@ use self::{
 use crate::{
     clock::{Offset, fleet::FleetClock},
     matching::{self, Stopped},
+    record::Boot,
     shared::{Shared, local_now},
     store::Revision,
     wire,
@@ -62,7 +63,7 @@ pub struct Reported {
     /// Whose agent saw them.
     pub host: HostName,
     /// In which run.
-    pub boot: [u8; 16],
+    pub boot: Boot,
     /// In capture order, in the fleet's time, all with the same uncertainty.
     pub observations: Vec<Observation>,
 }

@@ -246,8 +246,16 @@ pub struct Boot(pub [u8; 16]);
 
 /// Such a number that is written otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a run of an agent is named by 32 lower-case hexadecimal digits")]
+#[error("a run of an agent is named by 16 bytes, in text by 32 lower-case hexadecimal digits")]
 pub struct BootError;
+
+impl TryFrom<&[u8]> for Boot {
+    type Error = BootError;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, BootError> {
+        bytes.try_into().map(Self).map_err(|_| BootError)
+    }
+}
 
 impl From<Boot> for String {
     fn from(boot: Boot) -> Self {

@@ -1,7 +1,6 @@
 //! What the parts of one controller share: the store, the fleet's copy with the sessions, and the event stream.
 
 use std::{
-    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -18,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    boots::Boots,
     clock::Offset,
     fleet::Fleet,
     grant,
@@ -34,10 +34,6 @@ const EVENTS_KEPT: usize = 4_096;
 
 /// How long a call waits for this controller's own copy to catch up with what it wrote.
 const CATCH_UP: Duration = Duration::from_secs(2);
-
-/// Runs of one host's agent that are told apart. An agent that restarts more often while its earlier knocks are still
-/// on their way begins anew.
-const BOOTS_KEPT: usize = 4;
 
 /// What is shared, as it is at first.
 pub struct Parts {
@@ -104,8 +100,7 @@ pub struct State {
     pub sessions: Sessions,
     /// What they said about openings.
     pub statuses: Statuses,
-    /// The last runs of each host's agent with their numbers, the latest last: a later run has a larger one.
-    boots: HashMap<HostName, VecDeque<([u8; 16], u32)>>,
+    boots: Boots,
 }
 
 /// Whether this controller may decide.
@@ -299,26 +294,15 @@ impl Shared {
     }
 
     /// The number of a run of a host's agent. Only the last few runs are known: an earlier one would count as new.
-    pub fn boot(&self, host: &HostName, boot: [u8; 16]) -> u32 {
-        let mut state = self.state();
-        let boots = state.boots.entry(host.clone()).or_default();
-        if let Some((_, number)) = boots.iter().find(|(known, _)| *known == boot) {
-            return *number;
-        }
-        let number = boots.back().map_or(1, |(_, last)| last + 1);
-        if boots.len() == BOOTS_KEPT {
-            boots.pop_front();
-        }
-        boots.push_back((boot, number));
-        number
+    pub fn boot(&self, host: &HostName, boot: Boot) -> u32 {
+        self.state().boots.number(host, boot)
     }
 
     /// A packet as every controller names it; nothing when its host or the run of its agent is no longer known.
     pub fn packet(&self, id: ObservationId) -> Option<Packet> {
         let state = self.state();
         let host = state.fleet.host_name(id.host)?.clone();
-        let (boot, _) = state.boots.get(&host)?.iter().find(|(_, number)| *number == id.boot)?;
-        Some(Packet { boot: Boot(*boot), counter: id.counter, host })
+        Some(Packet { boot: state.boots.of_number(&host, id.boot)?, counter: id.counter, host })
     }
 
     /// Whether a source lies in a network that is never banned.

@@ -6,7 +6,8 @@
 use std::{collections::HashMap, fmt::Display, net::IpAddr, str::FromStr, time::Duration};
 
 use fleetknock_core::{
-    host::{HostSelector, Labels},
+    host::{HostId, HostSelector, Labels},
+    knock::{Observation, ObservationId},
     network,
     port::{Port, PortRange, Protocol},
     source::Source,
@@ -60,6 +61,43 @@ impl TryFrom<&v1::Observation> for Seen {
             port,
             fingerprint: message.fingerprint,
         })
+    }
+}
+
+impl Seen {
+    /// As an observation of this run of this host's agent, put at this time.
+    pub fn observed(self, host: HostId, boot: u32, time: Timestamp, uncertainty: Duration) -> Observation {
+        let Self { counter, source, port, fingerprint, .. } = self;
+        Observation {
+            id: ObservationId { host, boot, counter },
+            source,
+            port,
+            time,
+            uncertainty,
+            fingerprint,
+        }
+    }
+}
+
+impl From<&Observation> for Seen {
+    fn from(observation: &Observation) -> Self {
+        let Observation { id, source, port, time, fingerprint, .. } = *observation;
+        Self { counter: id.counter, time, source, port, fingerprint }
+    }
+}
+
+impl From<Seen> for v1::Observation {
+    /// The destination, which only people may want to know, is left out.
+    fn from(seen: Seen) -> Self {
+        Self {
+            counter: seen.counter,
+            time_us: seen.time.as_micros(),
+            source: source_bytes(seen.source),
+            destination: Vec::new(),
+            protocol: v1::Protocol::from(seen.port.protocol()).into(),
+            port: seen.port.number().into(),
+            fingerprint: seen.fingerprint,
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use fleetknock_core::port::{Port, Protocol};
-use fleetknock_proto::{FieldError, convert, limits, v1};
+use fleetknock_proto::{FieldError, Seen, convert, limits, v1};
 
 use crate::{
     capture::Sighting,
@@ -72,15 +72,8 @@ pub fn observation(kept: &Kept<Sighting>) -> v1::Observation {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     };
-    v1::Observation {
-        counter: kept.counter,
-        time_us: time.as_micros(),
-        source: convert::source_bytes(source),
-        destination,
-        protocol: v1::Protocol::from(port.protocol()).into(),
-        port: port.number().into(),
-        fingerprint,
-    }
+    let seen = Seen { counter: kept.counter, time, source, port, fingerprint };
+    v1::Observation { destination, ..seen.into() }
 }
 
 fn bounded(length: usize, field: &str) -> Result<(), FieldError> {

@@ -13,6 +13,7 @@ use tonic::Status;
 use crate::{
     decide::{DecideError, contend},
     grant,
+    record::Boot,
     record::{HostRecord, Key},
     shared::Shared,
     store::Transaction,
@@ -27,7 +28,7 @@ const TEXT_MAX: usize = 300;
 #[derive(Debug)]
 pub(super) struct Greeting {
     pub(super) host: HostName,
-    pub(super) boot: [u8; 16],
+    pub(super) boot: Boot,
     /// Every other controller has refused it.
     pub(super) last_resort: bool,
     record: HostRecord,
@@ -39,7 +40,7 @@ pub(super) struct Registered {
     pub(super) host: HostName,
     pub(super) id: HostId,
     pub(super) boot: u32,
-    pub(super) boot_id: [u8; 16],
+    pub(super) boot_id: Boot,
 }
 
 pub(super) fn parse(hello: pb::Hello) -> Result<Greeting, Status> {
@@ -48,8 +49,8 @@ pub(super) fn parse(hello: pb::Hello) -> Result<Greeting, Status> {
         .parse()
         .map_err(|e: fleetknock_core::host::NameError| refuse::invalid("hello.host", e.to_string()))?;
     let labels = Labels::new(hello.labels).map_err(|e| refuse::invalid("hello.labels", e.to_string()))?;
-    let boot = <[u8; 16]>::try_from(hello.boot.as_slice())
-        .map_err(|_| refuse::invalid("hello.boot", "a boot id has 16 bytes"))?;
+    let boot = Boot::try_from(hello.boot.as_slice())
+        .map_err(|error| refuse::invalid("hello.boot", error.to_string()))?;
     let mut management = BTreeSet::new();
     for network in hello.management.iter().take(limits::ADDRESSES_MAX + 1) {
         let network: IpNet = network.parse().map_err(|_| {

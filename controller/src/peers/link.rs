@@ -2,9 +2,9 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use fleetknock_core::{host::HostName, knock::Observation};
+use fleetknock_core::host::HostName;
 use fleetknock_proto::{
-    convert, limits,
+    Seen, limits,
     v1::{
         self as pb, peer_message::Kind as Say, peer_reply::Kind as Said,
         peer_service_client::PeerServiceClient,
@@ -256,21 +256,9 @@ fn host_observations(reported: Reported) -> pb::HostObservations {
     let uncertainty = observations.first().map_or(Duration::ZERO, |first| first.uncertainty);
     pb::HostObservations {
         host: host.to_string(),
-        boot: boot.to_vec(),
+        boot: boot.0.to_vec(),
         uncertainty_us: crate::wire::micros(uncertainty),
-        observations: observations.into_iter().map(observation).collect(),
-    }
-}
-
-fn observation(seen: Observation) -> pb::Observation {
-    pb::Observation {
-        counter: seen.id.counter,
-        time_us: seen.time.as_micros(),
-        source: convert::source_bytes(seen.source),
-        destination: Vec::new(),
-        protocol: pb::Protocol::from(seen.port.protocol()).into(),
-        port: seen.port.number().into(),
-        fingerprint: seen.fingerprint,
+        observations: observations.iter().map(|observation| Seen::from(observation).into()).collect(),
     }
 }
 

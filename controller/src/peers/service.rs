@@ -3,10 +3,7 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use fleetknock_core::{
-    host::HostName,
-    knock::{Observation, ObservationId},
-};
+use fleetknock_core::host::HostName;
 use fleetknock_proto::{
     Seen, convert, limits, status as refuse,
     v1::{
@@ -23,6 +20,7 @@ use super::{Peers, Reported, known};
 use crate::{
     control_api::events::{self, Chosen, Which},
     matching,
+    record::Boot,
     shared::Shared,
     trust::Caller,
 };
@@ -200,8 +198,8 @@ impl PeerStream {
     /// The knocks in this controller's terms; nothing when their host has been forgotten.
     fn reported(&self, message: pb::HostObservations) -> Result<Option<Reported>, Status> {
         let host: HostName = convert::parsed(&message.host, "batch.hosts.host")?;
-        let boot = <[u8; 16]>::try_from(message.boot.as_slice())
-            .map_err(|_| refuse::invalid("batch.hosts.boot", "a boot id has 16 bytes"))?;
+        let boot = Boot::try_from(message.boot.as_slice())
+            .map_err(|error| refuse::invalid("batch.hosts.boot", error.to_string()))?;
         let Some(id) = self.shared.state().fleet.host_id(&host) else {
             return Ok(None);
         };
@@ -210,14 +208,7 @@ impl PeerStream {
         let mut observations = Vec::with_capacity(message.observations.len());
         for observation in message.observations {
             let seen = Seen::try_from(observation)?;
-            observations.push(Observation {
-                id: ObservationId { host: id, boot: number, counter: seen.counter },
-                source: seen.source,
-                port: seen.port,
-                time: seen.time,
-                uncertainty,
-                fingerprint: seen.fingerprint,
-            });
+            observations.push(seen.observed(id, number, seen.time, uncertainty));
         }
         Ok(Some(Reported { host, boot, observations }))
     }

@@ -1,11 +1,9 @@
 //! A controller's process: the real pure parts, and as little around them as the programs' own shells have.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use fleetknock_controller::{
+    boots::Boots,
     clock::{Offset, fleet::FleetClock},
     fleet::Fleet,
     grant,
@@ -46,8 +44,6 @@ use forward::PeerCall;
 use member::Membership;
 use peers::Link;
 
-/// Runs of one host's agent that are told apart.
-const BOOTS_KEPT: usize = 4;
 const TICK: Duration = Duration::from_secs(1);
 
 /// Whether it may decide, as `shared::Standing`, by its own monotonic clock.
@@ -84,7 +80,7 @@ pub(crate) struct Process {
     pub(crate) sessions: Sessions,
     pub(crate) statuses: Statuses,
     wide: FleetWide,
-    boots: BTreeMap<HostName, VecDeque<([u8; 16], u32)>>,
+    boots: Boots,
     offset: Offset,
     fleet_clock: FleetClock,
     pub(crate) standing: Standing,
@@ -124,7 +120,7 @@ impl Process {
             sessions: Sessions::default(),
             statuses: Statuses::default(),
             wide: FleetWide::default(),
-            boots: BTreeMap::new(),
+            boots: Boots::default(),
             offset: Offset { micros: 0, uncertainty: Duration::ZERO },
             fleet_clock: FleetClock::new(),
             standing: Standing::Joining,
@@ -270,24 +266,14 @@ impl Process {
     }
 
     /// As `Shared::boot`.
-    fn boot(&mut self, host: &HostName, boot: [u8; 16]) -> u32 {
-        let boots = self.boots.entry(host.clone()).or_default();
-        if let Some((_, number)) = boots.iter().find(|(known, _)| *known == boot) {
-            return *number;
-        }
-        let number = boots.back().map_or(1, |(_, last)| last + 1);
-        if boots.len() == BOOTS_KEPT {
-            boots.pop_front();
-        }
-        boots.push_back((boot, number));
-        number
+    fn boot(&mut self, host: &HostName, boot: Boot) -> u32 {
+        self.boots.number(host, boot)
     }
 
     /// As `Shared::packet`.
     fn packet(&self, id: ObservationId) -> Option<Packet> {
         let host = self.fleet.host_name(id.host)?.clone();
-        let (boot, _) = self.boots.get(&host)?.iter().find(|(_, number)| *number == id.boot)?;
-        Some(Packet { boot: Boot(*boot), counter: id.counter, host })
+        Some(Packet { boot: self.boots.of_number(&host, id.boot)?, counter: id.counter, host })
     }
 
     fn is_sabotaged(core: &Core, how: Sabotage) -> bool {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fleetknock_controller::{
     clock::{Estimate, Probe},
-    record::HostRecord,
+    record::{Boot, HostRecord},
     sessions::{SESSION_QUEUE, Session},
     status::{Report, State},
     store::Revision,
@@ -12,7 +12,6 @@ use fleetknock_controller::{
 };
 use fleetknock_core::{
     host::{HostId, HostName, Labels},
-    knock::{Observation, ObservationId},
     time::Timestamp,
 };
 use fleetknock_proto::{
@@ -57,14 +56,14 @@ enum Stage {
 #[derive(Clone)]
 struct Greeting {
     host: HostName,
-    boot: [u8; 16],
+    boot: Boot,
 }
 
 struct Registered {
     host: HostName,
     id: HostId,
     boot: u32,
-    boot_id: [u8; 16],
+    boot_id: Boot,
 }
 
 impl Process {
@@ -99,7 +98,7 @@ impl Process {
             Standing::Joining | Standing::Suspended if hello.last_resort => None,
             Standing::Joining | Standing::Suspended => Some(Refused::Unavailable),
         };
-        let (Ok(host), Ok(boot)) = (hello.host.parse(), <[u8; 16]>::try_from(hello.boot.as_slice())) else {
+        let (Ok(host), Ok(boot)) = (hello.host.parse(), Boot::try_from(hello.boot.as_slice())) else {
             return core.fail("a controller does not understand a Hello".to_owned());
         };
         if let Some(refused) = refused {
@@ -254,14 +253,12 @@ impl Process {
             let Ok(seen) = Seen::try_from(observation) else {
                 return core.fail("a controller does not understand an observation".to_owned());
             };
-            observations.push(Observation {
-                id: ObservationId { host: registered.id, boot: registered.boot, counter: seen.counter },
-                source: seen.source,
-                port: seen.port,
-                time: offset.correct(seen.time),
+            observations.push(seen.observed(
+                registered.id,
+                registered.boot,
+                offset.correct(seen.time),
                 uncertainty,
-                fingerprint: seen.fingerprint,
-            });
+            ));
         }
         let last = observations.last().map(|observation| observation.id.counter);
         let (host, boot) = (registered.host.clone(), registered.boot_id);

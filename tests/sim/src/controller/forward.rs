@@ -5,13 +5,10 @@ use std::{
     time::Duration,
 };
 
-use fleetknock_controller::{peers::route::Route, wire};
-use fleetknock_core::{
-    host::HostName,
-    knock::{Observation, ObservationId},
-};
+use fleetknock_controller::{peers::route::Route, record::Boot, wire};
+use fleetknock_core::{host::HostName, knock::Observation};
 use fleetknock_proto::{
-    Seen, convert,
+    Seen,
     v1::{self as pb, peer_message::Kind as Said, peer_reply::Kind as Tell},
 };
 
@@ -39,7 +36,7 @@ impl Process {
         &mut self,
         core: &mut Core,
         host: &HostName,
-        boot: [u8; 16],
+        boot: Boot,
         observations: Vec<Observation>,
         hops: u32,
     ) {
@@ -56,9 +53,9 @@ impl Process {
             let uncertainty = observations.first().map_or(Duration::ZERO, |first| first.uncertainty);
             let message = pb::HostObservations {
                 host: host.to_string(),
-                boot: boot.to_vec(),
+                boot: boot.0.to_vec(),
                 uncertainty_us: wire::micros(uncertainty),
-                observations: observations.into_iter().map(observation).collect(),
+                observations: observations.iter().map(|observation| Seen::from(observation).into()).collect(),
             };
             let batch =
                 pb::ForwardBatch { revision: self.fleet.revision(), hops: hops + 1, hosts: vec![message] };
@@ -134,34 +131,15 @@ impl Process {
     fn take_batch(&mut self, core: &mut Core, batch: pb::ForwardBatch) {
         for message in batch.hosts {
             let Ok(host) = message.host.parse::<HostName>() else { continue };
-            let Ok(boot) = <[u8; 16]>::try_from(message.boot.as_slice()) else { continue };
+            let Ok(boot) = Boot::try_from(message.boot.as_slice()) else { continue };
             let Some(id) = self.fleet.host_id(&host) else { continue };
             let number = self.boot(&host, boot);
             let uncertainty = Duration::from_micros(message.uncertainty_us);
             let mut observations = Vec::with_capacity(message.observations.len());
             for seen in message.observations.into_iter().filter_map(|seen| Seen::try_from(seen).ok()) {
-                observations.push(Observation {
-                    id: ObservationId { host: id, boot: number, counter: seen.counter },
-                    source: seen.source,
-                    port: seen.port,
-                    time: seen.time,
-                    uncertainty,
-                    fingerprint: seen.fingerprint,
-                });
+                observations.push(seen.observed(id, number, seen.time, uncertainty));
             }
             self.observe(core, &host, boot, observations, batch.hops.max(1));
         }
-    }
-}
-
-fn observation(seen: Observation) -> pb::Observation {
-    pb::Observation {
-        counter: seen.id.counter,
-        time_us: seen.time.as_micros(),
-        source: convert::source_bytes(seen.source),
-        destination: Vec::new(),
-        protocol: pb::Protocol::from(seen.port.protocol()).into(),
-        port: seen.port.number().into(),
-        fingerprint: seen.fingerprint,
     }
 }
