@@ -2,19 +2,26 @@
 
 use std::{
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
-use crate::{host::Host, http, process::Process, programs, wait_until, within};
+use crate::{
+    host::Host,
+    http,
+    pki::{Identity, Pki},
+    process::Process,
+    programs, wait_until, within,
+};
 
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
+/// Health and metrics, in plain text whatever the clients speak.
+const HTTP_PORT: u16 = 2381;
 /// How long a cluster may take to become healthy, or to elect a leader, on a busy machine.
 const READY: Duration = Duration::from_secs(30);
 
@@ -22,6 +29,8 @@ const READY: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Etcd {
     members: Vec<Member>,
+    /// What its clients show; none in plain text.
+    client: Option<Identity>,
 }
 
 /// One member and the host it runs on.
@@ -38,6 +47,19 @@ impl Etcd {
     /// # Errors
     /// When etcd is not installed, or not healthy within 30 seconds.
     pub fn start(hosts: &[Host], directory: &Path) -> Result<Self> {
+        Self::start_as(hosts, directory, None)
+    }
+
+    /// The same with mutual TLS at the clients' port, by this authority. It should vouch for nobody else: who has a
+    /// certificate of its may change everything.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn start_trusted(hosts: &[Host], directory: &Path, pki: &Pki) -> Result<Self> {
+        Self::start_as(hosts, directory, Some(pki))
+    }
+
+    fn start_as(hosts: &[Host], directory: &Path, pki: Option<&Pki>) -> Result<Self> {
         if !programs::has_tool("etcd") {
             bail!("etcd is not installed; install it with: apt-get install etcd-server (or run: make deps)");
         }
@@ -48,10 +70,11 @@ impl Etcd {
             .join(",");
         let mut members = Vec::new();
         for host in hosts {
-            let (client, peer) =
-                (format!("http://{}:{CLIENT_PORT}", host.v4()), format!("http://{}:{PEER_PORT}", host.v4()));
+            let scheme = if pki.is_some() { "https" } else { "http" };
+            let client = format!("{scheme}://{}:{CLIENT_PORT}", host.v4());
+            let peer = format!("http://{}:{PEER_PORT}", host.v4());
             let data = directory.join(format!("etcd-{}", host.name()));
-            let command = [
+            let mut command = [
                 "etcd",
                 "--name",
                 host.name(),
@@ -69,13 +92,24 @@ impl Etcd {
                 &cluster,
                 "--initial-cluster-token",
                 "fleetknock-lab",
+                "--listen-metrics-urls",
+                &format!("http://{}:{HTTP_PORT}", host.v4()),
             ]
             .map(str::to_owned)
             .to_vec();
+            if let Some(pki) = pki {
+                let own = pki.controller(host.name(), host.v4())?;
+                let file = |path: PathBuf| path.to_string_lossy().into_owned();
+                command.extend(["--cert-file".to_owned(), file(own.certificate())]);
+                command.extend(["--key-file".to_owned(), file(own.key())]);
+                command.extend(["--trusted-ca-file".to_owned(), file(own.authorities())]);
+                command.push("--client-cert-auth".to_owned());
+            }
             let process = host.spawn("etcd", &command)?;
             members.push(Member { host: host.clone(), command, process: Mutex::new(process) });
         }
-        let etcd = Self { members };
+        let client = pki.map(|pki| pki.user("controllers", "admin")).transpose()?;
+        let etcd = Self { members, client };
         etcd.wait_healthy()?;
         Ok(etcd)
     }
@@ -140,9 +174,23 @@ impl Etcd {
 
     /// As the controller's `--store` takes it.
     pub fn store(&self) -> String {
-        let urls: Vec<_> =
-            self.members.iter().map(|member| format!("http://{}:{CLIENT_PORT}", member.host.v4())).collect();
-        format!("etcd:{}", urls.join(","))
+        let scheme = if self.client.is_some() { "https" } else { "http" };
+        let url = |member: &Member| format!("{scheme}://{}:{CLIENT_PORT}", member.host.v4());
+        format!("etcd:{}", self.members.iter().map(url).collect::<Vec<_>>().join(","))
+    }
+
+    /// What the controller takes beside it.
+    pub fn flags(&self) -> Vec<String> {
+        let Some(client) = &self.client else { return Vec::new() };
+        let files = [
+            ("--etcd-cert", client.certificate()),
+            ("--etcd-key", client.key()),
+            ("--etcd-ca", client.authorities()),
+        ];
+        files
+            .into_iter()
+            .flat_map(|(flag, file)| [flag.to_owned(), file.to_string_lossy().into_owned()])
+            .collect()
     }
 }
 
@@ -185,12 +233,15 @@ impl Member {
         self.lock().signal(Signal::SIGCONT)
     }
 
+    /// Its port for clients.
+    pub fn client_port(&self) -> SocketAddr {
+        SocketAddr::new(self.host.v4(), CLIENT_PORT)
+    }
+
     /// Whether it says that it leads.
     fn leads(&self) -> Result<bool> {
-        let answer = http::post(&self.host, client_of(&self.host), "/v3/maintenance/status", "{}")?;
-        let status: Value = serde_json::from_str(&answer.text)?;
-        let (own, leader) = (&status["header"]["member_id"], &status["leader"]);
-        Ok(own.is_string() && own == leader)
+        let metrics = http::get(&self.host, http_of(&self.host), "/metrics")?.text;
+        Ok(metrics.lines().any(|line| line == "etcd_server_is_leader 1"))
     }
 
     fn lock(&self) -> MutexGuard<'_, Process> {
@@ -199,11 +250,11 @@ impl Member {
 }
 
 fn is_healthy(host: &Host) -> Result<bool> {
-    Ok(http::get(host, client_of(host), "/health")?.text.contains("\"health\":\"true\""))
+    Ok(http::get(host, http_of(host), "/health")?.text.contains("\"health\":\"true\""))
 }
 
-fn client_of(host: &Host) -> SocketAddr {
-    SocketAddr::new(host.v4(), CLIENT_PORT)
+fn http_of(host: &Host) -> SocketAddr {
+    SocketAddr::new(host.v4(), HTTP_PORT)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     host::{Host, Output},
     lab::Lab,
+    pki::Pki,
     probe::Reach,
     process::Process,
     programs,
@@ -17,7 +18,9 @@ use crate::{
 mod agent;
 mod controller;
 mod operator;
+mod trust;
 
+use self::trust::Trust;
 pub use self::{agent::Agent, controller::Controller, operator::Operator};
 
 /// How long the programs may take to get ready on a busy machine.
@@ -33,6 +36,7 @@ pub const LEASE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Fleet<'lab> {
     lab: &'lab Lab,
+    trust: Trust,
     /// Never empty.
     controllers: Vec<Controller>,
 }
@@ -56,7 +60,23 @@ impl<'lab> Fleet<'lab> {
         if store.starts_with("etcd:") {
             more.extend(["--advertise".to_owned(), format!("http://{}:{PORT}", control.v4())]);
         }
-        let fleet = Self { lab, controllers: vec![Controller::new(control, &store, &more)] };
+        Self::alone(lab, Controller::new(control, &store, &more), Trust::Plain)
+    }
+
+    /// A controller on the embedded store, with mutual TLS by this authority, ready. The lab's own operators are admins.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn start_trusted(lab: &'lab Lab, pki: &Pki) -> Result<Self> {
+        let store = format!("embedded:{}", lab.directory().join("store").display());
+        let trust = Trust::mutual(pki)?;
+        let control = lab.host("control")?;
+        let more = ["--name".to_owned(), control.name().to_owned()];
+        Self::alone(lab, Controller::trusted(control, &store, &more, &trust)?, trust)
+    }
+
+    fn alone(lab: &'lab Lab, controller: Controller, trust: Trust) -> Result<Self> {
+        let fleet = Self { lab, trust, controllers: vec![controller] };
         fleet.start_controller()?;
         fleet.ask_on_failure(&["doors", "hosts", "openings", "bans", "attempts"])?;
         Ok(fleet)
@@ -67,17 +87,34 @@ impl<'lab> Fleet<'lab> {
     /// # Errors
     /// When one does not get ready.
     pub fn start_several(lab: &'lab Lab, hosts: &[Host], store: &str) -> Result<Self> {
+        Self::several(lab, hosts, store, &[], Trust::Plain)
+    }
+
+    /// The same with mutual TLS by this authority, and the flags that lead to the store.
+    ///
+    /// # Errors
+    /// When one does not get ready.
+    pub fn start_several_trusted(
+        lab: &'lab Lab,
+        pki: &Pki,
+        hosts: &[Host],
+        store: &str,
+        flags: &[String],
+    ) -> Result<Self> {
+        Self::several(lab, hosts, store, flags, Trust::mutual(pki)?)
+    }
+
+    fn several(lab: &'lab Lab, hosts: &[Host], store: &str, flags: &[String], trust: Trust) -> Result<Self> {
         ensure!(!hosts.is_empty(), "a fleet needs a controller");
-        let controllers = hosts
-            .iter()
-            .map(|host| {
-                let mut more = vec!["--name".to_owned(), host.name().to_owned()];
-                more.extend(["--advertise".to_owned(), format!("http://{}:{PORT}", host.v4())]);
-                more.extend(["--lease".to_owned(), format!("{}s", LEASE.as_secs())]);
-                Controller::new(host.clone(), store, &more)
-            })
-            .collect();
-        let fleet = Self { lab, controllers };
+        let mut controllers = Vec::new();
+        for host in hosts {
+            let mut more = vec!["--name".to_owned(), host.name().to_owned()];
+            more.extend(["--advertise".to_owned(), format!("{}://{}:{PORT}", trust.scheme(), host.v4())]);
+            more.extend(["--lease".to_owned(), format!("{}s", LEASE.as_secs())]);
+            more.extend_from_slice(flags);
+            controllers.push(Controller::trusted(host.clone(), store, &more, &trust)?);
+        }
+        let fleet = Self { lab, trust, controllers };
         for controller in &fleet.controllers {
             controller.spawn()?;
         }
@@ -230,10 +267,12 @@ impl<'lab> Fleet<'lab> {
             command.extend(["--label".to_owned(), (*label).to_owned()]);
         }
         let urls: Vec<_> = controllers.iter().map(|controller| controller.url()).collect();
-        command.extend(["--controller".to_owned(), urls.join(","), "--insecure".to_owned()]);
+        let identity = self.trust.host(host.name())?;
+        command.extend(["--controller".to_owned(), urls.join(",")]);
+        command.extend(trust::flags(identity.as_ref()));
         command.extend(["--state".to_owned(), state.to_string_lossy().into_owned()]);
         command.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        let agent = Agent::new(host, command);
+        let agent = Agent::new(host, command, identity);
         agent.start()?;
         Ok(agent)
     }

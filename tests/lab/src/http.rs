@@ -31,14 +31,6 @@ pub fn get(host: &Host, to: SocketAddr, path: &str) -> Result<Answer> {
     ask(host, to, &format!("GET {path} HTTP/1.0\r\n\r\n"))
 }
 
-/// The same with a body.
-///
-/// # Errors
-/// When nobody listens, or nothing comes within two seconds.
-pub fn post(host: &Host, to: SocketAddr, path: &str, body: &str) -> Result<Answer> {
-    ask(host, to, &format!("POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
-}
-
 fn ask(host: &Host, to: SocketAddr, request: &str) -> Result<Answer> {
     let mut stream = host.inside(|| connect(None, to, CONNECT))??;
     stream.set_read_timeout(Some(ANSWER))?;

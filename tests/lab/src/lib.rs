@@ -9,6 +9,7 @@
 
 pub mod cut;
 pub mod demo;
+pub mod dialled;
 pub mod etcd;
 pub mod fleet;
 pub mod flood;
@@ -17,21 +18,26 @@ pub mod http;
 pub mod knock;
 pub mod lab;
 pub mod monitor;
+pub mod pki;
 pub mod probe;
 pub mod process;
 pub mod programs;
 pub mod serve;
 mod signals;
+pub mod stolen;
 pub mod wait;
 
 pub use crate::{
     cut::Cut,
+    dialled::Dialled,
     fleet::{Agent, Controller, Fleet, Operator},
     host::{Host, Output},
     knock::{Shot, Tool},
     lab::Lab,
     monitor::{Monitor, Seen},
+    pki::{Identity, Pki},
     probe::{Held, Reach},
     process::Process,
+    stolen::StolenAgent,
     wait::{wait_until, within},
 };

@@ -4,20 +4,31 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 
-use crate::{host::Host, process::Process};
+use crate::{host::Host, pki::Identity, process::Process};
 
 /// An agent and the host it runs on.
 #[derive(Debug)]
 pub struct Agent {
     host: Host,
     command: Vec<String>,
+    identity: Option<Identity>,
     process: Mutex<Option<Process>>,
 }
 
 impl Agent {
     /// The agent with this command line, not started yet.
-    pub(super) fn new(host: &Host, command: Vec<String>) -> Self {
-        Self { host: host.clone(), command, process: Mutex::default() }
+    pub(super) fn new(host: &Host, command: Vec<String>, identity: Option<Identity>) -> Self {
+        Self { host: host.clone(), command, identity, process: Mutex::default() }
+    }
+
+    /// The certificate that it shows.
+    ///
+    /// # Errors
+    /// When its fleet speaks plain text.
+    pub fn identity(&self) -> Result<&Identity> {
+        self.identity
+            .as_ref()
+            .with_context(|| format!("the agent on {} shows no certificate", self.host.name()))
     }
 
     /// Where it runs.

@@ -10,10 +10,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 use fleetknock_proto::v1::{ListAttemptsRequest, peer_service_client::PeerServiceClient};
 use nix::sys::signal::Signal;
-use tonic::transport::Endpoint;
+use tonic::{Status, transport::Endpoint};
 
-use super::{HTTP_PORT, Operator, PORT, READY};
-use crate::{host::Host, http, process::Process, programs, wait::wait_until};
+use super::{
+    HTTP_PORT, Operator, PORT, READY,
+    trust::{self, Trust},
+};
+use crate::{host::Host, http, pki::Identity, process::Process, programs, wait::wait_until};
 
 /// How long a controller may take to answer a call of the lab.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -25,7 +28,15 @@ const STOP: Duration = Duration::from_secs(30);
 pub struct Controller {
     host: Host,
     flags: Vec<String>,
+    /// What it shows, and what the lab's operators do; none in plain text.
+    shown: Option<Shown>,
     state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct Shown {
+    own: Identity,
+    operator: Identity,
 }
 
 #[derive(Debug, Default)]
@@ -37,11 +48,36 @@ struct State {
 impl Controller {
     /// The controller on this host and this store, with more flags; not started yet.
     pub(super) fn new(host: Host, store: &str, more: &[String]) -> Self {
+        Self::showing(host, store, more, None)
+    }
+
+    /// The same as its fleet trusts: with a certificate of its own, or in plain text.
+    ///
+    /// # Errors
+    /// When no certificate can be made.
+    pub(super) fn trusted(host: Host, store: &str, more: &[String], trust: &Trust) -> Result<Self> {
+        let Trust::Mutual { pki, operator } = trust else { return Ok(Self::new(host, store, more)) };
+        let own = pki.controller(host.name(), host.v4())?;
+        // What a controller takes with certificates only, such as a key for what it stores, belongs here.
+        Ok(Self::showing(host, store, more, Some(Shown { own, operator: operator.clone() })))
+    }
+
+    fn showing(host: Host, store: &str, more: &[String], shown: Option<Shown>) -> Self {
         let mut flags = vec!["--listen".to_owned(), format!("0.0.0.0:{PORT}")];
         flags.extend(["--store".to_owned(), store.to_owned()]);
-        flags.extend(["--http".to_owned(), format!("127.0.0.1:{HTTP_PORT}"), "--insecure".to_owned()]);
+        flags.extend(["--http".to_owned(), format!("127.0.0.1:{HTTP_PORT}")]);
+        flags.extend(trust::flags(shown.as_ref().map(|shown| &shown.own)));
         flags.extend_from_slice(more);
-        Self { host, flags, state: Mutex::default() }
+        Self { host, flags, shown, state: Mutex::default() }
+    }
+
+    /// The certificate that it shows.
+    ///
+    /// # Errors
+    /// When its fleet speaks plain text.
+    pub fn identity(&self) -> Result<&Identity> {
+        let shown = self.shown.as_ref().map(|shown| &shown.own);
+        shown.with_context(|| format!("the controller on {} shows no certificate", self.name()))
     }
 
     /// Where it runs.
@@ -56,12 +92,13 @@ impl Controller {
 
     /// Its address for agents, operators and other controllers.
     pub fn url(&self) -> String {
-        format!("http://{}:{PORT}", self.host.v4())
+        let scheme = if self.shown.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}:{PORT}", self.host.v4())
     }
 
     /// An operator beside it who asks it.
     pub fn operator(&self) -> Operator {
-        Operator::new(&self.host, &self.url())
+        Operator::new(&self.host, &self.url(), self.shown.as_ref().map(|shown| &shown.operator))
     }
 
     /// Starts it (again). Does not wait.
@@ -187,17 +224,38 @@ impl Controller {
     /// # Errors
     /// When it does not answer.
     pub fn follows(&self, source: IpAddr) -> Result<bool> {
-        let endpoint = Endpoint::from_shared(self.url())?.connect_timeout(ANSWER).timeout(ANSWER);
+        let own = self.shown.as_ref().map(|shown| &shown.own);
+        let answer = self.attempts_as(own, source).and_then(|answer| Ok(answer?));
+        Ok(answer.with_context(|| format!("the controller on {} does not answer", self.name()))? > 0)
+    }
+
+    /// How many knocks of this source it follows, asked as a peer asks, with this certificate. The inner error is its
+    /// refusal.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub fn attempts_as(
+        &self,
+        shown: Option<&Identity>,
+        source: IpAddr,
+    ) -> Result<std::result::Result<usize, Status>> {
+        let url = self.url();
+        let plain = Endpoint::from_shared(url.clone())?.connect_timeout(ANSWER);
         let request = ListAttemptsRequest { source: source.to_string(), ..ListAttemptsRequest::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let answer = self.host.inside(|| {
+        self.host.inside(|| {
             runtime.block_on(async {
-                let mut client = PeerServiceClient::new(endpoint.connect().await?);
-                anyhow::Ok(client.own_attempts(request).await?.into_inner())
+                let ask = async {
+                    let channel = match shown {
+                        None => plain.connect().await?,
+                        Some(identity) => identity.channel(&url).await?,
+                    };
+                    let answer = PeerServiceClient::new(channel).own_attempts(request).await;
+                    anyhow::Ok(answer.map(|answer| answer.into_inner().attempts.len()))
+                };
+                tokio::time::timeout(ANSWER, ask).await?
             })
-        })?;
-        let answer = answer.with_context(|| format!("the controller on {} does not answer", self.name()))?;
-        Ok(!answer.attempts.is_empty())
+        })?
     }
 
     fn http(&self, path: &str) -> Result<http::Answer> {

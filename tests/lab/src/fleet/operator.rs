@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::READY;
 use crate::{
     host::{Host, Output},
+    pki::Identity,
     process::Process,
     programs,
     wait::within,
@@ -18,12 +19,33 @@ use crate::{
 pub struct Operator {
     host: Host,
     url: String,
+    identity: Option<Identity>,
 }
 
 impl Operator {
-    /// On this host, asking the controller at `url`.
-    pub fn new(host: &Host, url: &str) -> Self {
-        Self { host: host.clone(), url: url.to_owned() }
+    /// On this host, asking the controller at `url`; in plain text without a certificate to show.
+    pub fn new(host: &Host, url: &str, identity: Option<&Identity>) -> Self {
+        Self { host: host.clone(), url: url.to_owned(), identity: identity.cloned() }
+    }
+
+    /// The same with this certificate.
+    #[must_use]
+    pub fn with(&self, identity: &Identity) -> Self {
+        Self::new(&self.host, &self.url, Some(identity))
+    }
+
+    /// What it shows.
+    ///
+    /// # Errors
+    /// When it speaks plain text.
+    pub fn identity(&self) -> Result<&Identity> {
+        self.identity.as_ref().context("this operator shows no certificate")
+    }
+
+    /// The same from another host.
+    #[must_use]
+    pub fn on(&self, host: &Host) -> Self {
+        Self::new(host, &self.url, self.identity.as_ref())
     }
 
     /// Runs the command.
@@ -96,7 +118,8 @@ impl Operator {
     pub fn command(&self, arguments: &[&str]) -> Result<Vec<String>> {
         let program = programs::path("fleetknock")?;
         let mut command = vec![program.to_string_lossy().into_owned()];
-        command.extend(["--controller".to_owned(), self.url.clone(), "--insecure".to_owned()]);
+        command.extend(["--controller".to_owned(), self.url.clone()]);
+        command.extend(super::trust::flags(self.identity.as_ref()));
         command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         Ok(command)
     }
