@@ -256,7 +256,7 @@ pub fn ban(fleet: &Fleet, record: &BanRecord) -> Result<Transaction, Refusal> {
     })
 }
 
-/// Clears away up to `limit` records that no longer say anything: bans that are over, and openings that ended
+/// Clears away up to `limit` records that no longer say anything: bans and tokens that are over, and openings that ended
 /// [`KEEP_ENDED`] ago.
 pub fn clear(fleet: &Fleet, now: Timestamp, limit: usize) -> Option<Transaction> {
     let bans = fleet.bans().values().filter(|held| held.record.expires <= now);
@@ -268,8 +268,10 @@ pub fn clear(fleet: &Fleet, now: Timestamp, limit: usize) -> Option<Transaction>
     });
     let openings =
         openings.map(|held| (Key::Opening(held.record.door.clone(), held.record.source), held.revision));
+    let tokens = fleet.tokens().values().filter(|held| held.record.expires <= now);
+    let tokens = tokens.map(|held| (Key::Token(held.record.id.clone()), held.revision));
     let mut transaction = Transaction::default();
-    for (key, revision) in bans.chain(openings).take(limit) {
+    for (key, revision) in bans.chain(tokens).chain(openings).take(limit) {
         transaction.expect.push(expect(&key, Some(revision)));
         transaction.changes.push(Change::Delete { key: key.to_string() });
     }

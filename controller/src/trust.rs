@@ -15,6 +15,8 @@ use tokio::net::TcpListener;
 
 pub mod caller;
 pub mod gate;
+pub mod ticket;
+pub mod token;
 
 pub use caller::Caller;
 

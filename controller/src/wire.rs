@@ -8,7 +8,7 @@ use fleetknock_proto::{convert, v1 as pb};
 use crate::{
     fleet::Fleet,
     grant::ANSWER_WITHIN,
-    record::{BanRecord, HostRecord, OpeningRecord},
+    record::{BanRecord, Holder, HostRecord, OpeningRecord, TokenRecord},
     status::{OnHost, State},
 };
 
@@ -108,6 +108,24 @@ pub fn ban(ban: &BanRecord) -> pb::Ban {
         expires_ms: ban.expires.as_millis(),
         reason: ban.reason.clone(),
         by: ban.by.to_string(),
+    }
+}
+
+/// A token as an operator is told it: without its hash.
+pub fn token(token: &TokenRecord) -> pb::Token {
+    let holder = match &token.holder {
+        Holder::Host(name) => pb::token::Holder::Host(name.to_string()),
+        Holder::User { name, role } => {
+            let role = pb::Role::from(*role).into();
+            pb::token::Holder::User(pb::TokenUser { name: name.to_string(), role })
+        }
+    };
+    pb::Token {
+        id: token.id.to_string(),
+        holder: Some(holder),
+        created_ms: token.created.as_millis(),
+        expires_ms: token.expires.as_millis(),
+        created_by: token.created_by.clone(),
     }
 }
 

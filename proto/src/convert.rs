@@ -7,6 +7,7 @@ use std::{collections::HashMap, fmt::Display, net::IpAddr, str::FromStr, time::D
 
 use fleetknock_core::{
     host::{HostId, HostSelector, Labels},
+    identity::Role,
     knock::{Observation, ObservationId},
     network,
     port::{Port, PortRange, Protocol},
@@ -111,6 +112,16 @@ impl From<Protocol> for v1::Protocol {
     }
 }
 
+impl From<Role> for v1::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Viewer => Self::Viewer,
+            Role::Operator => Self::Operator,
+            Role::Admin => Self::Admin,
+        }
+    }
+}
+
 impl From<Port> for v1::Port {
     fn from(port: Port) -> Self {
         Self { protocol: v1::Protocol::from(port.protocol()).into(), port: port.number().into() }
@@ -165,6 +176,25 @@ pub fn protocol(number: i32, field: &str) -> Result<Protocol, FieldError> {
             Err(FieldError::new(field, "must be tcp, udp or icmp, and is missing"))
         }
         Err(_) => Err(FieldError::new(field, format_args!("must be tcp, udp or icmp, not number {number}"))),
+    }
+}
+
+/// A role by its number.
+///
+/// # Errors
+/// When the number stands for none.
+pub fn role(number: i32, field: &str) -> Result<Role, FieldError> {
+    match v1::Role::try_from(number) {
+        Ok(v1::Role::Viewer) => Ok(Role::Viewer),
+        Ok(v1::Role::Operator) => Ok(Role::Operator),
+        Ok(v1::Role::Admin) => Ok(Role::Admin),
+        Ok(v1::Role::Unspecified) => {
+            Err(FieldError::new(field, "must be viewer, operator or admin, and is missing"))
+        }
+        Err(_) => Err(FieldError::new(
+            field,
+            format_args!("must be viewer, operator or admin, not number {number}"),
+        )),
     }
 }
 

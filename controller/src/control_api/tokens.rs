@@ -1,29 +1,150 @@
 //! Tokens: make, list, revoke.
 
-use fleetknock_proto::{status as refuse, v1 as pb};
+use std::time::Duration;
+
+use fleetknock_core::identity::Role;
+use fleetknock_proto::{
+    convert, status as refuse,
+    v1::{self as pb, create_token_request::Holder as Asked},
+};
 use tonic::Status;
 
-use crate::{shared::Shared, trust::Caller};
+use super::{decided, page::Page};
+use crate::{
+    decide::{self, DecideError},
+    grant,
+    record::{Holder, Key, TokenId, TokenRecord},
+    shared::Shared,
+    store::Transaction,
+    trust::{
+        Caller,
+        token::{Kind, Secret},
+    },
+    wire,
+};
+
+/// Tokens of a fleet: each is about 300 bytes in every controller.
+const TOKENS_MAX: usize = 1_024;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a token is good: unless said otherwise, and at most.
+fn validity(kind: Kind) -> (Duration, Duration) {
+    match kind {
+        Kind::Host => (60 * MINUTE, 7 * DAY),
+        Kind::User => (30 * DAY, 365 * DAY),
+    }
+}
 
 pub(super) async fn create(
-    _shared: &Shared,
-    _caller: &Caller,
-    _request: &pb::CreateTokenRequest,
+    shared: &Shared,
+    caller: &Caller,
+    request: &pb::CreateTokenRequest,
 ) -> Result<pb::CreateTokenResponse, Status> {
-    Err(refuse::invalid("holder", "is missing"))
+    let holder = holder(caller, request)?;
+    let kind = Kind::of(&holder);
+    let valid_for = valid_for(kind, request.valid_for_ms)?;
+    let id = TokenId::new(rand::random());
+    let (secret, hash) = Secret::mint(kind, &id, &rand::random());
+    let created_by = caller.actor().who;
+    let made = decide::contend(shared, |at| {
+        let held = shared.state().fleet.tokens().len();
+        if held >= TOKENS_MAX {
+            return Err(DecideError::Full { what: "tokens", limit: TOKENS_MAX });
+        }
+        let record = TokenRecord {
+            id: id.clone(),
+            holder: holder.clone(),
+            hash: hash.clone(),
+            created: at,
+            expires: at + valid_for,
+            created_by: created_by.clone(),
+        };
+        let key = Key::Token(id.clone());
+        let changes = vec![grant::put(&key, &record)?];
+        Ok((record, Transaction { expect: vec![grant::expect(&key, None)], changes, lease: None }))
+    });
+    let (record, revision) = decided(shared, made.await)?;
+    shared.caught_up(revision).await;
+    let message = format!("token {id} for {} until {} was made", of(&holder), record.expires);
+    say(shared, caller, pb::EventKind::TokenCreated, &record, message);
+    Ok(pb::CreateTokenResponse { token: Some(wire::token(&record)), secret: secret.reveal().to_owned() })
 }
 
 pub(super) fn list(
-    _shared: &Shared,
-    _request: &pb::ListTokensRequest,
+    shared: &Shared,
+    request: &pb::ListTokensRequest,
 ) -> Result<pb::ListTokensResponse, Status> {
-    Ok(pb::ListTokensResponse::default())
+    let page = Page::parse(request.page_size, &request.page_token)?;
+    let at = shared.now();
+    let state = shared.state();
+    let tokens = state.fleet.tokens().values().map(|held| &held.record).filter(|token| token.expires > at);
+    let (tokens, next_page_token) = page.cut(tokens.map(|token| (token.id.to_string(), token)));
+    Ok(pb::ListTokensResponse { tokens: tokens.into_iter().map(wire::token).collect(), next_page_token })
 }
 
 pub(super) async fn revoke(
-    _shared: &Shared,
-    _caller: &Caller,
+    shared: &Shared,
+    caller: &Caller,
     request: &pb::RevokeTokenRequest,
 ) -> Result<pb::RevokeTokenResponse, Status> {
-    Err(refuse::not_found("token", &request.id))
+    let gone = || refuse::not_found("token", &request.id);
+    // Whoever gives the token itself in place of its name must not see it in an error.
+    let id: TokenId = request
+        .id
+        .parse()
+        .map_err(|error: crate::record::token::TokenIdError| refuse::invalid("id", error.to_string()))?;
+    let held = shared.state().fleet.tokens().get(&id).map(|held| held.record.clone());
+    let record = held.ok_or_else(gone)?;
+    let revision = decided(shared, decide::remove(shared, &Key::Token(id.clone())).await)?;
+    shared.caught_up(revision).await;
+    let message = format!("token {id} for {} was revoked", of(&record.holder));
+    say(shared, caller, pb::EventKind::TokenRevoked, &record, message);
+    Ok(pb::RevokeTokenResponse {})
+}
+
+/// Nobody gives another one more than itself may.
+fn holder(caller: &Caller, request: &pb::CreateTokenRequest) -> Result<Holder, Status> {
+    match request.holder.as_ref().ok_or_else(|| refuse::invalid("holder", "give a user or a host"))? {
+        Asked::Host(name) => Ok(Holder::Host(convert::parsed(name, "host")?)),
+        Asked::User(user) => {
+            let name = convert::parsed(&user.name, "user.name")?;
+            let role: Role = convert::role(user.role, "user.role")?;
+            caller.check_role(role, &format!("making a token with the role {role}"))?;
+            Ok(Holder::User { name, role })
+        }
+    }
+}
+
+fn valid_for(kind: Kind, ms: u64) -> Result<Duration, Status> {
+    let (default, most) = validity(kind);
+    match Duration::from_millis(ms) {
+        Duration::ZERO => Ok(default),
+        time if (MINUTE..=most).contains(&time) => Ok(time),
+        _ => {
+            let most = most.as_secs() / DAY.as_secs();
+            let whose = if kind == Kind::Host { "a host" } else { "a user" };
+            let reason = format!("a token of {whose} is good for 1 minute to {most} days");
+            Err(refuse::invalid("valid_for_ms", reason))
+        }
+    }
+}
+
+/// Such as `user alice (viewer)`.
+fn of(holder: &Holder) -> String {
+    match holder {
+        Holder::Host(name) => format!("host {name}"),
+        Holder::User { name, role } => format!("user {name} ({role})"),
+    }
+}
+
+fn say(shared: &Shared, caller: &Caller, kind: pb::EventKind, record: &TokenRecord, message: String) {
+    let actor = caller.actor();
+    tracing::info!(event = kind.as_str_name(), by = actor.who, "{message}");
+    let host = match &record.holder {
+        Holder::Host(name) => name.to_string(),
+        Holder::User { .. } => String::new(),
+    };
+    shared.say(pb::Event { host, ..wire::event(kind, shared.now(), format!("{message} by {}", actor.who)) });
 }

@@ -5,7 +5,7 @@ use fleetknock_core::host::{HostSelector, Labels};
 
 use super::*;
 use crate::{
-    record::{Boot, DoorRecord, HostRecord},
+    record::{Boot, DoorRecord, Holder, HostRecord, TokenId, TokenRecord},
     store::{Changes, Entry, Listing},
 };
 
@@ -188,6 +188,27 @@ fn ended_records_are_cleared_away_after_their_time() {
     assert_eq!(clear(&fleet, at(60), 10).unwrap().changes.len(), 1, "the ban is over");
     assert_eq!(clear(&fleet, at(40) + KEEP_ENDED, 10).unwrap().changes.len(), 2);
     assert_eq!(clear(&fleet, at(40) + KEEP_ENDED, 1).unwrap().changes.len(), 1);
+}
+
+#[test]
+fn a_token_is_cleared_away_when_it_ends() {
+    let mut fleet = fleet();
+    let record = TokenRecord {
+        id: TokenId::new(7),
+        holder: Holder::Host("edge-1".parse().unwrap()),
+        hash: String::new(),
+        created: at(10),
+        expires: at(30),
+        created_by: "user a".to_owned(),
+    };
+    let key = Key::Token(record.id.clone());
+    let changes = vec![put(&key, &record).unwrap()];
+    commit(&mut fleet, 5, Transaction { changes, ..Transaction::default() });
+    assert!(clear(&fleet, at(29), 10).is_none());
+    let transaction = clear(&fleet, at(30), 10).unwrap();
+    assert_eq!(transaction.expect, [expect(&key, Some(5))]);
+    commit(&mut fleet, 6, transaction);
+    assert!(fleet.tokens().is_empty());
 }
 
 fn open(fleet: &mut Fleet, revision: u64) {
