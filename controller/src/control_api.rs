@@ -82,27 +82,29 @@ impl ControlService for Service {
         &self,
         request: Request<pb::ApplyDoorRequest>,
     ) -> Result<Response<pb::ApplyDoorResponse>, Status> {
-        doors::apply(&self.shared, request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions())?;
+        doors::apply(&self.shared, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_door(&self, request: Request<pb::GetDoorRequest>) -> Result<Response<pb::Door>, Status> {
-        check_reveal(&request, request.get_ref().reveal)?;
-        doors::one(&self.shared, &request.into_inner()).map(Response::new)
+        let caller = check_reveal(&request, request.get_ref().reveal)?;
+        doors::one(&self.shared, &caller, &request.into_inner()).await.map(Response::new)
     }
 
     async fn list_doors(
         &self,
         request: Request<pb::ListDoorsRequest>,
     ) -> Result<Response<pb::ListDoorsResponse>, Status> {
-        check_reveal(&request, request.get_ref().reveal)?;
-        doors::list(&self.shared, &request.into_inner()).map(Response::new)
+        let caller = check_reveal(&request, request.get_ref().reveal)?;
+        doors::list(&self.shared, &caller, &request.into_inner()).await.map(Response::new)
     }
 
     async fn delete_door(
         &self,
         request: Request<pb::DeleteDoorRequest>,
     ) -> Result<Response<pb::DeleteDoorResponse>, Status> {
-        doors::delete(&self.shared, &request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions())?;
+        doors::delete(&self.shared, &caller, &request.into_inner()).await.map(Response::new)
     }
 
     async fn get_host(&self, request: Request<pb::GetHostRequest>) -> Result<Response<pb::Host>, Status> {
@@ -120,7 +122,8 @@ impl ControlService for Service {
         &self,
         request: Request<pb::DeleteHostRequest>,
     ) -> Result<Response<pb::DeleteHostResponse>, Status> {
-        hosts::delete(&self.shared, &self.peers, &request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions())?;
+        hosts::delete(&self.shared, &self.peers, &caller, &request.into_inner()).await.map(Response::new)
     }
 
     async fn get_opening(
@@ -138,11 +141,13 @@ impl ControlService for Service {
     }
 
     async fn open(&self, request: Request<pb::OpenRequest>) -> Result<Response<pb::Opening>, Status> {
-        openings::open(&self.shared, &self.peers, request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions())?;
+        openings::open(&self.shared, &self.peers, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn close(&self, request: Request<pb::CloseRequest>) -> Result<Response<pb::CloseResponse>, Status> {
-        openings::close(&self.shared, request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions())?;
+        openings::close(&self.shared, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_ban(&self, request: Request<pb::GetBanRequest>) -> Result<Response<pb::Ban>, Status> {
@@ -157,14 +162,16 @@ impl ControlService for Service {
     }
 
     async fn ban_source(&self, request: Request<pb::BanSourceRequest>) -> Result<Response<pb::Ban>, Status> {
-        bans::ban(&self.shared, request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions())?;
+        bans::ban(&self.shared, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn unban_source(
         &self,
         request: Request<pb::UnbanSourceRequest>,
     ) -> Result<Response<pb::UnbanSourceResponse>, Status> {
-        bans::unban(&self.shared, &request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions())?;
+        bans::unban(&self.shared, &caller, &request.into_inner()).await.map(Response::new)
     }
 
     async fn list_attempts(
@@ -228,9 +235,12 @@ impl ControlService for Service {
 }
 
 /// Whether the caller may see the steps of doors, when it asks for them.
-fn check_reveal<T>(request: &Request<T>, reveal: bool) -> Result<(), Status> {
+fn check_reveal<T>(request: &Request<T>, reveal: bool) -> Result<Caller, Status> {
     let caller = Caller::of(request.extensions())?;
-    if reveal { caller.check_role(gate::REVEALS, "seeing the steps of a door (--reveal)") } else { Ok(()) }
+    if reveal {
+        caller.check_role(gate::REVEALS, "seeing the steps of a door (--reveal)")?;
+    }
+    Ok(caller)
 }
 
 pub(crate) fn door_name(field: &str, text: &str) -> Result<DoorName, Status> {

@@ -7,9 +7,11 @@ use fleetknock_proto::v1 as pb;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
+    audit,
+    fleet::Fleet,
     grant::{self, ANSWER_WITHIN, BANS_MAX, Knocked, Refusal, Request},
     metrics::RefusedLabels,
-    record::{BanRecord, By, Key, OpeningRecord, Withdrawn},
+    record::{Actor, AuditRecord, BanRecord, By, Key, OpeningRecord, Withdrawn},
     shared::{Shared, Standing},
     store::{CHANGES_MAX, Change, Revision, StoreError, Transaction},
     wire,
@@ -33,6 +35,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 /// Complete knocks that wait so at the same time. Further decisions wait in the queue, and are refused when that is full.
 const WAITING_MAX: usize = 4_096;
+
+/// Openings taken back by one transaction, with an event each.
+pub const CLOSE_MAX: usize = CHANGES_MAX / (1 + audit::CHANGES_EACH);
 
 /// What the matching decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +133,7 @@ async fn carry_out(shared: &Shared, store: &Semaphore, decision: Decision) {
         Decision::Ban { source, reason } => {
             let _permit = store.acquire().await;
             let duration = shared.ban_for;
-            match ban(shared, source, duration, By::Policy, &reason).await {
+            match ban(shared, source, duration, By::Policy, &reason, None).await {
                 Ok(_) => {}
                 // A flood of forged misses fills the bans; its sources would fill the log as well.
                 Err(error @ DecideError::Full { .. }) => {
@@ -150,7 +155,7 @@ async fn answer(shared: &Shared, store: &Semaphore, request: &Request) -> Result
     loop {
         let tried = {
             let _permit = store.acquire().await;
-            open(shared, request).await
+            open(shared, request, None).await
         };
         let error = match (tried, awaited) {
             (Ok(_), _) => return Ok(()),
@@ -196,10 +201,17 @@ fn refused(shared: &Shared, error: &DecideError) {
 ///
 /// # Errors
 /// When the door is gone, the source is banned, or the store cannot.
-pub async fn open(shared: &Shared, request: &Request) -> Result<(OpeningRecord, Revision), DecideError> {
+pub async fn open(
+    shared: &Shared,
+    request: &Request,
+    actor: Option<&Actor>,
+) -> Result<(OpeningRecord, Revision), DecideError> {
     let fresh_id = format!("{:016x}", rand::random::<u64>());
     let (opening, revision) = contend(shared, |at| {
-        let mut granted = grant::grant(&shared.state().fleet, request, &fresh_id, at)?;
+        let state = shared.state();
+        let mut granted = grant::grant(&state.fleet, request, &fresh_id, at)?;
+        let event = audit::opening(&granted.opening, shared.stamp(at, actor));
+        audit::append(&mut granted.transaction, &state.fleet, [event])?;
         if request.by == By::Knock {
             granted.transaction.expect.push(shared.fence().ok_or(DecideError::Suspended)?);
         }
@@ -210,7 +222,8 @@ pub async fn open(shared: &Shared, request: &Request) -> Result<(OpeningRecord, 
     Ok((opening, revision))
 }
 
-/// Bans a source and takes its openings back.
+/// Bans a source and takes its openings back. What the policy bans does not enter the audit trail: a flood of forged
+/// sources would flush out everything else.
 ///
 /// # Errors
 /// When too many bans hold, or the store cannot.
@@ -220,6 +233,7 @@ pub async fn ban(
     duration: Duration,
     by: By,
     reason: &str,
+    actor: Option<&Actor>,
 ) -> Result<(BanRecord, Revision), DecideError> {
     let (record, revision) = contend(shared, |at| {
         let state = shared.state();
@@ -237,13 +251,16 @@ pub async fn ban(
         let mut transaction = grant::ban(&state.fleet, &record)?;
         if by == By::Policy {
             transaction.expect.push(shared.fence().ok_or(DecideError::Suspended)?);
+        } else {
+            let event = audit::ban(&record, shared.stamp(at, actor));
+            audit::append(&mut transaction, &state.fleet, [event])?;
         }
         Ok((record.clone(), transaction))
     })
     .await?;
     shared.metrics.bans.inc();
     let how = Withdrawn { at: shared.now(), reason: format!("banned: {reason}"), kill_connections: false };
-    close(shared, |opening| opening.source == source, &how).await?;
+    close(shared, |opening| opening.source == source, &how, actor).await?;
     Ok((record, revision))
 }
 
@@ -255,6 +272,7 @@ pub async fn close(
     shared: &Shared,
     chosen: impl Fn(&OpeningRecord) -> bool,
     how: &Withdrawn,
+    actor: Option<&Actor>,
 ) -> Result<(Vec<OpeningRecord>, Revision), DecideError> {
     let mut closed = Vec::new();
     let mut last = 0;
@@ -263,8 +281,12 @@ pub async fn close(
             let state = shared.state();
             let openings = state.fleet.openings().values();
             let openings = openings.filter(|held| chosen(&held.record) && held.record.is_active(at));
-            let openings: Vec<_> = openings.take(CHANGES_MAX / 2).collect();
-            Ok(grant::withdraw(&openings, how, at)?.unwrap_or_default())
+            let openings: Vec<_> = openings.take(CLOSE_MAX).collect();
+            let (records, mut transaction) = grant::withdraw(&openings, how, at)?.unwrap_or_default();
+            let stamp = shared.stamp(at, actor);
+            let events = records.iter().enumerate().map(|(number, o)| audit::opening(o, stamp.nth(number)));
+            audit::append(&mut transaction, &state.fleet, events)?;
+            Ok((records, transaction))
         });
         let (records, revision) = batch.await?;
         if records.is_empty() {
@@ -277,18 +299,26 @@ pub async fn close(
     }
 }
 
-/// Removes a record; one that is gone already is fine.
+/// Removes a record, and writes the event that tells of it; one that is gone already is fine. The event is made under the
+/// lock of the fleet's copy.
 ///
 /// # Errors
 /// When the store cannot.
-pub async fn remove(shared: &Shared, key: &Key) -> Result<Revision, DecideError> {
-    let removed = contend(shared, |_| {
-        let Some(revision) = shared.state().fleet.revision_of(key) else {
+pub async fn remove(
+    shared: &Shared,
+    key: Key,
+    event: impl Fn(&Fleet, Timestamp) -> AuditRecord,
+) -> Result<Revision, DecideError> {
+    let removed = contend(shared, |at| {
+        let state = shared.state();
+        let Some(revision) = state.fleet.revision_of(&key) else {
             return Ok(((), Transaction::default()));
         };
-        let expect = vec![grant::expect(key, Some(revision))];
+        let expect = vec![grant::expect(&key, Some(revision))];
         let changes = vec![Change::Delete { key: key.to_string() }];
-        Ok(((), Transaction { expect, changes, ..Transaction::default() }))
+        let mut transaction = Transaction { expect, changes, ..Transaction::default() };
+        audit::append(&mut transaction, &state.fleet, [event(&state.fleet, at)])?;
+        Ok(((), transaction))
     });
     removed.await.map(|((), revision)| revision)
 }

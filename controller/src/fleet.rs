@@ -26,6 +26,10 @@ use crate::{
     store::{Change, Changes, Entry, Listing, Revision},
 };
 
+mod trail;
+
+pub use self::trail::Trail;
+
 /// A record with the revision of its last change, against which the next change is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held<T> {
@@ -47,7 +51,7 @@ pub struct Fleet {
     bans: BTreeMap<Source, Held<BanRecord>>,
     members: BTreeMap<HostName, Held<MemberRecord>>,
     identity: Option<Held<IdentityRecord>>,
-    audit: BTreeMap<EventId, Held<AuditRecord>>,
+    trail: Trail,
     tokens: BTreeMap<TokenId, Held<TokenRecord>>,
     revision: Revision,
 }
@@ -109,7 +113,7 @@ impl Fleet {
         self.bans.clear();
         self.members.clear();
         self.identity = None;
-        self.audit.clear();
+        self.trail = Trail::default();
         self.tokens.clear();
         let mut broken = Vec::new();
         for Entry { key, value, revision } in listing.entries {
@@ -137,7 +141,7 @@ impl Fleet {
     fn put(&mut self, key: &str, value: &[u8], revision: Revision) -> Effect {
         let taken = key.parse::<Key>().and_then(|key| match &key {
             Key::Audit(id) => decode::<AuditRecord>(&key, value).map(|record| {
-                self.audit.insert(id.clone(), Held { record: record.clone(), revision });
+                self.trail.put(id.clone(), record.clone(), revision);
                 Effect::Audited(record)
             }),
             Key::Ban(source) => decode::<BanRecord>(&key, value).map(|record| {
@@ -186,7 +190,7 @@ impl Fleet {
         match key.parse::<Key>() {
             Err(error) => Some(Effect::Broken(error)),
             Ok(Key::Audit(id)) => {
-                self.audit.remove(&id);
+                self.trail.remove(&id);
                 None
             }
             Ok(Key::Token(id)) => self.tokens.remove(&id).map(|_| Effect::TokenChanged(id)),
@@ -210,7 +214,7 @@ impl Fleet {
     /// The revision of a record's last change, when there is such a record.
     pub fn revision_of(&self, key: &Key) -> Option<Revision> {
         match key {
-            Key::Audit(id) => self.audit.get(id).map(|held| held.revision),
+            Key::Audit(id) => self.trail.events().get(id).map(|held| held.revision),
             Key::Token(id) => self.tokens.get(id).map(|held| held.revision),
             Key::Ban(source) => self.bans.get(source).map(|held| held.revision),
             Key::Controller(name) => self.members.get(name).map(|held| held.revision),
@@ -261,7 +265,12 @@ impl Fleet {
 
     /// The audit trail, the oldest event first.
     pub fn audit(&self) -> &BTreeMap<EventId, Held<AuditRecord>> {
-        &self.audit
+        self.trail.events()
+    }
+
+    /// The same with the shares of it.
+    pub fn trail(&self) -> &Trail {
+        &self.trail
     }
 
     /// All tokens whose records are kept.

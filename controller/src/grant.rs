@@ -16,6 +16,7 @@ use fleetknock_core::{
 use serde::Serialize;
 
 use crate::{
+    audit,
     fleet::{Fleet, Held},
     record::{BanRecord, By, Key, OpeningRecord, Packet, Withdrawn, encode},
     store::{Change, Expect, Transaction, VALUE_MAX},
@@ -256,8 +257,8 @@ pub fn ban(fleet: &Fleet, record: &BanRecord) -> Result<Transaction, Refusal> {
     })
 }
 
-/// Clears away up to `limit` records that no longer say anything: bans and tokens that are over, and openings that ended
-/// [`KEEP_ENDED`] ago.
+/// Clears away up to `limit` records that no longer say anything: bans and tokens that are over, openings that ended
+/// [`KEEP_ENDED`] ago, and events whose time is up.
 pub fn clear(fleet: &Fleet, now: Timestamp, limit: usize) -> Option<Transaction> {
     let bans = fleet.bans().values().filter(|held| held.record.expires <= now);
     let bans = bans.map(|held| (Key::Ban(held.record.source), held.revision));
@@ -271,7 +272,7 @@ pub fn clear(fleet: &Fleet, now: Timestamp, limit: usize) -> Option<Transaction>
     let tokens = fleet.tokens().values().filter(|held| held.record.expires <= now);
     let tokens = tokens.map(|held| (Key::Token(held.record.id.clone()), held.revision));
     let mut transaction = Transaction::default();
-    for (key, revision) in bans.chain(tokens).chain(openings).take(limit) {
+    for (key, revision) in bans.chain(tokens).chain(openings).chain(audit::outdated(fleet, now)).take(limit) {
         transaction.expect.push(expect(&key, Some(revision)));
         transaction.changes.push(Change::Delete { key: key.to_string() });
     }

@@ -3,7 +3,7 @@
 //! One task. When the watch breaks, it reads the whole store anew and re-asserts everything; nothing is computed from
 //! clocks or from what was missed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use fleetknock_core::time::Timestamp;
 use fleetknock_proto::v1 as pb;
@@ -11,6 +11,7 @@ use futures::StreamExt;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
+    audit,
     fleet::Effect,
     grant,
     shared::{Shared, State},
@@ -89,9 +90,21 @@ fn take_in(shared: &Shared, changes: Changes) {
     if members {
         shared.members_changed();
     }
-    for effect in effects {
-        say(shared, &effect, now);
+    let told: HashSet<_> = effects.iter().filter_map(subject_of_event).collect();
+    for effect in &effects {
+        say(shared, effect, now, &told);
     }
+}
+
+/// What something is about: a door, a source, an opening.
+type Subject = (String, String, String);
+
+/// What an event of the audit trail is about. It tells of the changes to that in its own commit, and better than they do
+/// themselves; a controller of an earlier version, or somebody by hand, may change things without an event.
+fn subject_of_event(effect: &Effect) -> Option<Subject> {
+    let Effect::Audited(record) = effect else { return None };
+    let event = wire::audited(record);
+    Some((event.door, event.source, event.opening))
 }
 
 async fn resync(shared: &Shared, why: &str) -> Watch {
@@ -115,15 +128,12 @@ async fn resync(shared: &Shared, why: &str) -> Watch {
 }
 
 /// Says what a change meant: to the log, to the counters and to whoever watches.
-fn say(shared: &Shared, effect: &Effect, now: Timestamp) {
+fn say(shared: &Shared, effect: &Effect, now: Timestamp, told: &HashSet<Subject>) {
     let plain = |kind: pb::EventKind, message: String| wire::event(kind, now, message);
     let event = match effect {
         Effect::Banned(ban) if ban.expires > now => pb::Event {
             source: ban.source.to_string(),
-            ..plain(
-                pb::EventKind::SourceBanned,
-                format!("banned until {} by {}: {}", ban.expires, ban.by, ban.reason),
-            )
+            ..plain(pb::EventKind::SourceBanned, audit::said_of_ban(ban))
         },
         Effect::Broken(error) => {
             tracing::warn!("{error}");
@@ -138,17 +148,8 @@ fn say(shared: &Shared, effect: &Effect, now: Timestamp) {
             ..plain(pb::EventKind::DoorDeleted, "door deleted".to_owned())
         },
         Effect::Opening { before, after } => {
-            let same = before.as_ref().filter(|before| before.id == after.id);
-            let (kind, message) = match (&after.withdrawn, same) {
-                (Some(how), _) => (pb::EventKind::OpeningWithdrawn, format!("withdrawn: {}", how.reason)),
-                (None, Some(_)) => {
-                    (pb::EventKind::OpeningRefreshed, format!("extended to {}", after.expires))
-                }
-                (None, None) => (
-                    pb::EventKind::OpeningGranted,
-                    format!("opened on {} hosts until {} by {}", after.hosts.len(), after.expires, after.by),
-                ),
-            };
+            let is_new = before.as_ref().is_none_or(|before| before.id != after.id);
+            let (kind, message) = audit::said_of_opening(after, is_new);
             opening_event(kind, after, None, now, message)
         }
         Effect::MemberJoined(name) => {
@@ -162,17 +163,30 @@ fn say(shared: &Shared, effect: &Effect, now: Timestamp) {
             source: source.to_string(),
             ..plain(pb::EventKind::SourceUnbanned, "no longer banned".to_owned())
         },
-        Effect::Audited(_)
-        | Effect::Banned(_)
+        Effect::Audited(record) => wire::audited(record),
+        Effect::Banned(_)
         | Effect::HostChanged(_)
         | Effect::Identified
         | Effect::OpeningForgotten(_)
         | Effect::TokenChanged(_) => return,
     };
+    let subject = (event.door.clone(), event.source.clone(), event.opening.clone());
+    let is_change = matches!(
+        effect,
+        Effect::Banned(_)
+            | Effect::DoorApplied(_)
+            | Effect::DoorDeleted(_)
+            | Effect::Opening { .. }
+            | Effect::Unbanned(_)
+    );
+    if is_change && told.contains(&subject) {
+        return;
+    }
     tracing::info!(
         event = event.kind().as_str_name(),
         door = event.door,
         opening = event.opening,
+        actor = event.actor.as_ref().map(|actor| &actor.who),
         "{}",
         event.message
     );

@@ -5,6 +5,7 @@
 //! `keeper` (the watch tells every controller) → `sessions` (pushed to the agents).
 
 pub mod agent_api;
+pub mod audit;
 pub mod boots;
 pub mod clock;
 pub mod config;

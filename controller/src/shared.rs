@@ -17,12 +17,13 @@ use tokio::{
 };
 
 use crate::{
+    audit::Stamp,
     boots::Boots,
     clock::Offset,
     fleet::Fleet,
     grant,
     metrics::Metrics,
-    record::{Boot, Key, Packet},
+    record::{Actor, Boot, Key, Packet},
     sessions::{FleetWide, Sessions},
     status::Statuses,
     store::{Expect, Revision, Store},
@@ -184,6 +185,11 @@ impl Shared {
         self.clock.offset_us.store(offset.micros, Ordering::Relaxed);
         let uncertainty = u64::try_from(offset.uncertainty.as_micros()).unwrap_or(u64::MAX);
         self.clock.uncertainty_us.store(uncertainty, Ordering::Relaxed);
+    }
+
+    /// What an event that this controller writes begins with.
+    pub fn stamp<'a>(&'a self, at: Timestamp, actor: Option<&'a Actor>) -> Stamp<'a> {
+        Stamp { at, random: rand::random(), controller: &self.name, actor }
     }
 
     /// Whether this controller may decide now, and until when.

@@ -8,7 +8,7 @@ use fleetknock_proto::{convert, v1 as pb};
 use crate::{
     fleet::Fleet,
     grant::ANSWER_WITHIN,
-    record::{BanRecord, Holder, HostRecord, OpeningRecord, TokenRecord},
+    record::{Actor, AuditRecord, BanRecord, FieldChange, Holder, HostRecord, OpeningRecord, TokenRecord},
     status::{OnHost, State},
 };
 
@@ -127,6 +127,38 @@ pub fn token(token: &TokenRecord) -> pb::Token {
         expires_ms: token.expires.as_millis(),
         created_by: token.created_by.clone(),
     }
+}
+
+/// An event of the audit trail.
+pub fn audited(record: &AuditRecord) -> pb::Event {
+    let text = |part: Option<String>| part.unwrap_or_default();
+    pb::Event {
+        door: text(record.door.as_ref().map(ToString::to_string)),
+        source: text(record.source.map(|source| source.to_string())),
+        host: text(record.host.as_ref().map(ToString::to_string)),
+        opening: text(record.opening.clone()),
+        controller: record.controller.to_string(),
+        id: record.id.to_string(),
+        actor: record.actor.as_ref().map(actor),
+        changes: record.changes.iter().map(field_change).collect(),
+        ..event(record.kind(), record.at, record.message.clone())
+    }
+}
+
+/// Who did something.
+pub fn actor(actor: &Actor) -> pb::Actor {
+    pb::Actor {
+        who: actor.who.clone(),
+        role: actor.role.map(|role| role.to_string()).unwrap_or_default(),
+        by: actor.by.clone(),
+        address: actor.address.clone(),
+    }
+}
+
+/// A field that changed.
+pub fn field_change(change: &FieldChange) -> pb::FieldChange {
+    let FieldChange { field, before, after } = change.clone();
+    pb::FieldChange { field, before, after }
 }
 
 /// An event of which nothing but this is known.

@@ -7,12 +7,7 @@ use fleetknock_proto::{status as refuse, v1 as pb};
 use tonic::Status;
 
 use super::{decided, page::Page, reason, source};
-use crate::{
-    decide,
-    record::{By, Key},
-    shared::Shared,
-    wire,
-};
+use crate::{audit, decide, record::Key, shared::Shared, trust::Caller, wire};
 
 /// The longest ban: as addresses change hands, a ban is no place for grudges.
 const BAN_FOR_MAX: Duration = Duration::from_secs(365 * OPEN_FOR_MAX.as_secs());
@@ -36,7 +31,11 @@ pub(super) fn list(shared: &Shared, request: &pb::ListBansRequest) -> Result<pb:
     Ok(pb::ListBansResponse { bans: bans.into_iter().map(wire::ban).collect(), next_page_token })
 }
 
-pub(super) async fn ban(shared: &Shared, request: pb::BanSourceRequest) -> Result<pb::Ban, Status> {
+pub(super) async fn ban(
+    shared: &Shared,
+    caller: &Caller,
+    request: pb::BanSourceRequest,
+) -> Result<pb::Ban, Status> {
     let from = source("source", &request.source)?;
     let why = reason(&request.reason, "banned by an operator")?;
     let duration = Duration::from_millis(request.for_ms);
@@ -48,20 +47,28 @@ pub(super) async fn ban(shared: &Shared, request: pb::BanSourceRequest) -> Resul
         return Err(refuse::precondition("ban", &from.to_string(), reason));
     }
     let duration = if duration.is_zero() { shared.ban_for } else { duration };
-    let (ban, revision) = decided(shared, decide::ban(shared, from, duration, By::Operator, &why).await)?;
+    let actor = caller.actor();
+    let ban = decide::ban(shared, from, duration, caller.by(), &why, Some(&actor)).await;
+    let (ban, revision) = decided(shared, ban)?;
     shared.caught_up(revision).await;
     Ok(wire::ban(&ban))
 }
 
 pub(super) async fn unban(
     shared: &Shared,
+    caller: &Caller,
     request: &pb::UnbanSourceRequest,
 ) -> Result<pb::UnbanSourceResponse, Status> {
     let from = source("source", &request.source)?;
     if shared.state().fleet.ban(from, shared.now()).is_none() {
         return Err(refuse::not_found("ban", &from.to_string()));
     }
-    let revision = decided(shared, decide::remove(shared, &Key::Ban(from)).await)?;
+    let actor = caller.actor();
+    let removed = decide::remove(shared, Key::Ban(from), |_, at| {
+        let stamp = shared.stamp(at, Some(&actor));
+        audit::entry(pb::EventKind::SourceUnbanned, stamp, "no longer banned").about_source(from)
+    });
+    let revision = decided(shared, removed.await)?;
     shared.caught_up(revision).await;
     Ok(pb::UnbanSourceResponse {})
 }

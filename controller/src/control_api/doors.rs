@@ -1,7 +1,7 @@
 //! Doors: apply, get, list, delete.
 
 use fleetknock_core::{
-    door::{Door, Knock, strength, yaml},
+    door::{Door, Knock, Sequence, strength, yaml},
     host::HostSelector,
     time::Timestamp,
 };
@@ -10,12 +10,15 @@ use tonic::Status;
 
 use super::{decided, door_name, page::Page};
 use crate::{
+    audit,
     decide::{self, DecideError},
     fleet::{Fleet, Held},
     grant,
-    record::{DoorRecord, Key, Withdrawn},
+    record::{AuditRecord, DoorRecord, FieldChange, Key, Withdrawn},
     shared::Shared,
     store::Transaction,
+    trust::Caller,
+    wire,
 };
 
 /// Doors in a fleet.
@@ -23,12 +26,14 @@ const DOORS_MAX: usize = 4_096;
 
 pub(super) async fn apply(
     shared: &Shared,
+    caller: &Caller,
     request: pb::ApplyDoorRequest,
 ) -> Result<pb::ApplyDoorResponse, Status> {
     let wire = request.door.ok_or_else(|| refuse::invalid("door", "is missing"))?;
     let door = convert::door(&wire)?;
     let warnings = examine(shared, &door, request.weak)?;
 
+    let actor = caller.actor();
     let (outcome, revision) = decided(
         shared,
         decide::contend(shared, |at| {
@@ -52,6 +57,11 @@ pub(super) async fn apply(
             if !unchanged && !request.dry_run {
                 transaction.expect.push(grant::expect(&key, held.map(|held| held.revision)));
                 transaction.changes.push(grant::put(&key, &record)?);
+                let message = if before.is_some() { "door changed" } else { "door created" };
+                let event = audit::entry(pb::EventKind::DoorApplied, shared.stamp(at, Some(&actor)), message)
+                    .about_door(door.name())
+                    .with_changes(differences(before.as_ref().map(|before| &before.door), Some(&door)));
+                audit::append(&mut transaction, &state.fleet, [event])?;
             }
             Ok((before, transaction))
         })
@@ -59,7 +69,8 @@ pub(super) async fn apply(
     )?;
     shared.caught_up(revision).await;
 
-    let changes = outcome.as_ref().map(|before| differences(&before.door, &door)).unwrap_or_default();
+    let changes = outcome.as_ref().map(|before| differences(Some(&before.door), Some(&door)));
+    let changes = changes.into_iter().flatten().map(|change| wire::field_change(&change)).collect();
     let outcome = match &outcome {
         None => pb::ApplyOutcome::Created,
         Some(before) if before.door == door => pb::ApplyOutcome::Unchanged,
@@ -130,28 +141,34 @@ fn bits(shared: &Shared, fleet: &Fleet, door: &Door) -> f64 {
     })
 }
 
-/// The fields in which two doors differ. Steps are never spelled out.
-fn differences(before: &Door, after: &Door) -> Vec<pb::FieldChange> {
+/// The fields in which two doors differ; one that is not there has none. Steps are never spelled out.
+fn differences(before: Option<&Door>, after: Option<&Door>) -> Vec<FieldChange> {
     let list = |items: Vec<String>| items.join(", ");
-    let labels = |door: &Door| list(door.labels().iter().map(|(k, v)| format!("{k}={v}")).collect());
-    let networks = |door: &Door| list(door.sources().iter().map(ToString::to_string).collect());
-    let ports = |door: &Door| list(door.opens().ports.iter().map(ToString::to_string).collect());
     let mut changes = Vec::new();
-    let mut note = |field: &str, before: String, after: String| {
+    let mut note = |field: &str, value: &dyn Fn(&Door) -> String| {
+        let (before, after) = (before.map(value).unwrap_or_default(), after.map(value).unwrap_or_default());
         if before != after {
-            changes.push(pb::FieldChange { field: field.to_owned(), before, after });
+            changes.push(FieldChange { field: field.to_owned(), before, after });
         }
     };
-    note("metadata.labels", labels(before), labels(after));
-    note("spec.sources", networks(before), networks(after));
-    note("spec.opens.hosts", before.opens().hosts.to_string(), after.opens().hosts.to_string());
-    note("spec.opens.ports", ports(before), ports(after));
-    note("spec.opens.for", yaml::time_text(before.opens().duration), yaml::time_text(after.opens().duration));
-    let (Knock::Sequence(before), Knock::Sequence(after)) = (before.knock(), after.knock());
-    note("spec.knock.within", yaml::time_text(before.within), yaml::time_text(after.within));
-    if before.steps != after.steps {
-        let steps = |count: usize, what: &str| format!("{count} steps ({what})");
-        note("spec.knock.sequence", steps(before.steps.len(), "old"), steps(after.steps.len(), "new"));
+    note("metadata.labels", &|door| list(door.labels().iter().map(|(k, v)| format!("{k}={v}")).collect()));
+    note("spec.mode", &|door| door.mode().name().to_owned());
+    note("spec.sources", &|door| list(door.sources().iter().map(ToString::to_string).collect()));
+    note("spec.opens.hosts", &|door| door.opens().hosts.to_string());
+    note("spec.opens.ports", &|door| list(door.opens().ports.iter().map(ToString::to_string).collect()));
+    note("spec.opens.for", &|door| yaml::time_text(door.opens().duration));
+    let sequence = |door: &Door| {
+        let Knock::Sequence(sequence) = door.knock();
+        sequence.clone()
+    };
+    note("spec.knock.within", &|door| yaml::time_text(sequence(door).within));
+    let (old, new) = (before.map(sequence), after.map(sequence));
+    if old.as_ref().map(|old| &old.steps) != new.as_ref().map(|new| &new.steps) {
+        let steps = |of: Option<Sequence>, what: &str| {
+            of.map(|of| format!("{} steps ({what})", of.steps.len())).unwrap_or_default()
+        };
+        let (before, after) = (steps(old, "old"), steps(new, "new"));
+        changes.push(FieldChange { field: "spec.knock.sequence".to_owned(), before, after });
     }
     changes
 }
@@ -176,33 +193,76 @@ fn describe(
     }
 }
 
-pub(super) fn one(shared: &Shared, request: &pb::GetDoorRequest) -> Result<pb::Door, Status> {
+pub(super) async fn one(
+    shared: &Shared,
+    caller: &Caller,
+    request: &pb::GetDoorRequest,
+) -> Result<pb::Door, Status> {
     let name = door_name("name", &request.name)?;
-    let state = shared.state();
-    let held = state.fleet.doors().get(&name).ok_or_else(|| refuse::not_found("door", name.as_str()))?;
-    Ok(describe(shared, &state.fleet, held, request.reveal, shared.now()))
+    let shown = {
+        let state = shared.state();
+        let held = state.fleet.doors().get(&name).ok_or_else(|| refuse::not_found("door", name.as_str()))?;
+        describe(shared, &state.fleet, held, request.reveal, shared.now())
+    };
+    if request.reveal {
+        let message = "the steps were shown";
+        revealed(shared, caller, message, |event| event.about_door(&name)).await?;
+    }
+    Ok(shown)
 }
 
-pub(super) fn list(shared: &Shared, request: &pb::ListDoorsRequest) -> Result<pb::ListDoorsResponse, Status> {
+pub(super) async fn list(
+    shared: &Shared,
+    caller: &Caller,
+    request: &pb::ListDoorsRequest,
+) -> Result<pb::ListDoorsResponse, Status> {
     let page = Page::parse(request.page_size, &request.page_token)?;
-    let state = shared.state();
-    let (held, next_page_token) =
-        page.cut(state.fleet.doors().iter().map(|(name, held)| (name.to_string(), held)));
-    let at = shared.now();
-    let doors =
-        held.into_iter().map(|held| describe(shared, &state.fleet, held, request.reveal, at)).collect();
+    let (doors, next_page_token): (Vec<_>, _) = {
+        let state = shared.state();
+        let (held, next) = page.cut(state.fleet.doors().iter().map(|(name, held)| (name.to_string(), held)));
+        let at = shared.now();
+        let describe = |held| describe(shared, &state.fleet, held, request.reveal, at);
+        (held.into_iter().map(describe).collect(), next)
+    };
+    // One event for a page: thousands would flush the trail.
+    if let (true, Some(first), Some(last)) = (request.reveal, doors.first(), doors.last()) {
+        let message = format!(
+            "the steps of {} doors were shown, all from '{}' to '{}'",
+            doors.len(),
+            first.name,
+            last.name
+        );
+        revealed(shared, caller, &message, |event| event).await?;
+    }
     Ok(pb::ListDoorsResponse { doors, next_page_token })
+}
+
+/// Writes down that steps are shown, before they are: when that cannot be written they are not shown.
+async fn revealed(
+    shared: &Shared,
+    caller: &Caller,
+    message: &str,
+    about: impl Fn(AuditRecord) -> AuditRecord,
+) -> Result<(), Status> {
+    let actor = caller.actor();
+    let event =
+        |at| about(audit::entry(pb::EventKind::DoorRevealed, shared.stamp(at, Some(&actor)), message));
+    decided(shared, audit::write(shared, event).await).map(|_| ())
 }
 
 /// Keeps a change that waits for it.
 pub(super) async fn confirm(shared: &Shared, request: &pb::ConfirmDoorRequest) -> Result<pb::Door, Status> {
-    let door = one(shared, &pb::GetDoorRequest { name: request.name.clone(), reveal: false })?;
-    Err(refuse::precondition("door", &door.name, "nothing waits to be confirmed"))
+    let name = door_name("name", &request.name)?;
+    if !shared.state().fleet.doors().contains_key(&name) {
+        return Err(refuse::not_found("door", name.as_str()));
+    }
+    Err(refuse::precondition("door", name.as_str(), "nothing waits to be confirmed"))
 }
 
 /// Takes the door's openings back first: a deleted door leaves nothing open.
 pub(super) async fn delete(
     shared: &Shared,
+    caller: &Caller,
     request: &pb::DeleteDoorRequest,
 ) -> Result<pb::DeleteDoorResponse, Status> {
     let name = door_name("name", &request.name)?;
@@ -214,11 +274,18 @@ pub(super) async fn delete(
         reason: "the door was deleted".to_owned(),
         kill_connections: request.kill_connections,
     };
-    let revision = decided(shared, decide::remove(shared, &Key::Door(name.clone())).await)?;
+    let actor = caller.actor();
+    let removed = decide::remove(shared, Key::Door(name.clone()), |fleet, at| {
+        let before = fleet.doors().get(&name).map(|held| &held.record.door);
+        audit::entry(pb::EventKind::DoorDeleted, shared.stamp(at, Some(&actor)), "door deleted")
+            .about_door(&name)
+            .with_changes(differences(before, None))
+    });
+    let revision = decided(shared, removed.await)?;
     shared.caught_up(revision).await;
     // After the door: an opening that was granted at the same moment is found now.
     let (closed, revision) =
-        decided(shared, decide::close(shared, |opening| opening.door == name, &how).await)?;
+        decided(shared, decide::close(shared, |opening| opening.door == name, &how, Some(&actor)).await)?;
     shared.caught_up(revision).await;
     Ok(pb::DeleteDoorResponse { openings_withdrawn: u32::try_from(closed.len()).unwrap_or(u32::MAX) })
 }

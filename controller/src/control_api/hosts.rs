@@ -13,7 +13,7 @@ use tonic::Status;
 
 use super::{decided, page::Page};
 use crate::{
-    decide,
+    audit, decide,
     peers::{
         Peers,
         ask::{Answers, Silence},
@@ -21,6 +21,7 @@ use crate::{
     },
     record::{HostRecord, Key},
     shared::{Shared, State},
+    trust::Caller,
 };
 
 /// An agent answers a probe every five seconds. One that has been silent for longer than this may be connected elsewhere
@@ -140,6 +141,7 @@ pub(super) async fn list(
 pub(super) async fn delete(
     shared: &Shared,
     peers: &Peers,
+    caller: &Caller,
     request: &pb::DeleteHostRequest,
 ) -> Result<pb::DeleteHostResponse, Status> {
     let name = host_name(&request.name)?;
@@ -171,7 +173,12 @@ pub(super) async fn delete(
             silence.reason
         )));
     }
-    let revision = decided(shared, decide::remove(shared, &Key::Host(name)).await)?;
+    let actor = caller.actor();
+    let removed = decide::remove(shared, Key::Host(name.clone()), |_, at| {
+        let stamp = shared.stamp(at, Some(&actor));
+        audit::entry(pb::EventKind::HostDeleted, stamp, "host deleted").about_host(&name)
+    });
+    let revision = decided(shared, removed.await)?;
     shared.caught_up(revision).await;
     Ok(pb::DeleteHostResponse {})
 }

@@ -11,9 +11,10 @@ use crate::{
     decide,
     grant::Request,
     peers::{Peers, ask::Answers, known},
-    record::{By, OpeningRecord, Withdrawn},
+    record::{OpeningRecord, Withdrawn},
     shared::Shared,
     status::Reports,
+    trust::Caller,
     wire,
 };
 
@@ -116,6 +117,7 @@ pub(super) async fn list(
 pub(super) async fn open(
     shared: &Shared,
     peers: &Peers,
+    caller: &Caller,
     request: pb::OpenRequest,
 ) -> Result<pb::Opening, Status> {
     let duration = Duration::from_millis(request.for_ms);
@@ -127,15 +129,20 @@ pub(super) async fn open(
         source: source("source", &request.source)?,
         duration: (request.for_ms > 0).then_some(duration),
         knocked: None,
-        by: By::Operator,
+        by: caller.by(),
         reason: reason(&request.reason, "")?,
     };
-    let (opening, revision) = decided(shared, decide::open(shared, &request).await)?;
+    let actor = caller.actor();
+    let (opening, revision) = decided(shared, decide::open(shared, &request, Some(&actor)).await)?;
     shared.caught_up(revision).await;
     describe_one(shared, peers, opening).await
 }
 
-pub(super) async fn close(shared: &Shared, request: pb::CloseRequest) -> Result<pb::CloseResponse, Status> {
+pub(super) async fn close(
+    shared: &Shared,
+    caller: &Caller,
+    request: pb::CloseRequest,
+) -> Result<pb::CloseResponse, Status> {
     let door = optional("door", &request.door, door_name)?;
     let from = optional("source", &request.source, source)?;
     let how = Withdrawn {
@@ -155,7 +162,8 @@ pub(super) async fn close(shared: &Shared, request: pb::CloseRequest) -> Result<
             && door.as_ref().is_none_or(|door| opening.door == *door)
             && from.is_none_or(|from| opening.source == from)
     };
-    let (closed, revision) = decided(shared, decide::close(shared, chosen, &how).await)?;
+    let actor = caller.actor();
+    let (closed, revision) = decided(shared, decide::close(shared, chosen, &how, Some(&actor)).await)?;
     shared.caught_up(revision).await;
     // They are withdrawn everywhere, whatever the hosts said before: nobody else is asked.
     let (state, at) = (shared.state(), shared.now());

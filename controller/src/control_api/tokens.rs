@@ -11,9 +11,10 @@ use tonic::Status;
 
 use super::{decided, page::Page};
 use crate::{
+    audit,
     decide::{self, DecideError},
     grant,
-    record::{Holder, Key, TokenId, TokenRecord},
+    record::{AuditRecord, Holder, Key, TokenId, TokenRecord},
     shared::Shared,
     store::Transaction,
     trust::{
@@ -47,10 +48,10 @@ pub(super) async fn create(
     let valid_for = valid_for(kind, request.valid_for_ms)?;
     let id = TokenId::new(rand::random());
     let (secret, hash) = Secret::mint(kind, &id, &rand::random());
-    let created_by = caller.actor().who;
+    let actor = caller.actor();
     let made = decide::contend(shared, |at| {
-        let held = shared.state().fleet.tokens().len();
-        if held >= TOKENS_MAX {
+        let state = shared.state();
+        if state.fleet.tokens().len() >= TOKENS_MAX {
             return Err(DecideError::Full { what: "tokens", limit: TOKENS_MAX });
         }
         let record = TokenRecord {
@@ -59,16 +60,18 @@ pub(super) async fn create(
             hash: hash.clone(),
             created: at,
             expires: at + valid_for,
-            created_by: created_by.clone(),
+            created_by: actor.who.clone(),
         };
         let key = Key::Token(id.clone());
         let changes = vec![grant::put(&key, &record)?];
-        Ok((record, Transaction { expect: vec![grant::expect(&key, None)], changes, lease: None }))
+        let mut transaction = Transaction { expect: vec![grant::expect(&key, None)], changes, lease: None };
+        let message = format!("token {id} for {} until {} was made", of(&holder), record.expires);
+        let event = audit::entry(pb::EventKind::TokenCreated, shared.stamp(at, Some(&actor)), message);
+        audit::append(&mut transaction, &state.fleet, [about(event, &holder)])?;
+        Ok((record, transaction))
     });
     let (record, revision) = decided(shared, made.await)?;
     shared.caught_up(revision).await;
-    let message = format!("token {id} for {} until {} was made", of(&holder), record.expires);
-    say(shared, caller, pb::EventKind::TokenCreated, &record, message);
     Ok(pb::CreateTokenResponse { token: Some(wire::token(&record)), secret: secret.reveal().to_owned() })
 }
 
@@ -97,10 +100,14 @@ pub(super) async fn revoke(
         .map_err(|error: crate::record::token::TokenIdError| refuse::invalid("id", error.to_string()))?;
     let held = shared.state().fleet.tokens().get(&id).map(|held| held.record.clone());
     let record = held.ok_or_else(gone)?;
-    let revision = decided(shared, decide::remove(shared, &Key::Token(id.clone())).await)?;
+    let actor = caller.actor();
+    let removed = decide::remove(shared, Key::Token(id.clone()), |_, at| {
+        let message = format!("token {id} for {} was revoked", of(&record.holder));
+        let event = audit::entry(pb::EventKind::TokenRevoked, shared.stamp(at, Some(&actor)), message);
+        about(event, &record.holder)
+    });
+    let revision = decided(shared, removed.await)?;
     shared.caught_up(revision).await;
-    let message = format!("token {id} for {} was revoked", of(&record.holder));
-    say(shared, caller, pb::EventKind::TokenRevoked, &record, message);
     Ok(pb::RevokeTokenResponse {})
 }
 
@@ -139,12 +146,9 @@ fn of(holder: &Holder) -> String {
     }
 }
 
-fn say(shared: &Shared, caller: &Caller, kind: pb::EventKind, record: &TokenRecord, message: String) {
-    let actor = caller.actor();
-    tracing::info!(event = kind.as_str_name(), by = actor.who, "{message}");
-    let host = match &record.holder {
-        Holder::Host(name) => name.to_string(),
-        Holder::User { .. } => String::new(),
-    };
-    shared.say(pb::Event { host, ..wire::event(kind, shared.now(), format!("{message} by {}", actor.who)) });
+fn about(event: AuditRecord, holder: &Holder) -> AuditRecord {
+    match holder {
+        Holder::Host(name) => event.about_host(name),
+        Holder::User { .. } => event,
+    }
 }

@@ -18,7 +18,7 @@ use std::{
 
 use fleetknock_controller::{
     grant::ANSWER_WITHIN,
-    record::{Boot, By, Key, OpeningRecord, Packet, decode},
+    record::{AuditRecord, Boot, By, Key, OpeningRecord, Packet, decode},
     store::{Change, Revision, Transaction},
 };
 use fleetknock_core::{door::DoorName, port::Port, source::Source, time::Timestamp};
@@ -188,7 +188,12 @@ impl Core {
                     self.oracle.epochs.insert(controller, (life, revision));
                 }
                 Key::Opening(..) => match decode::<OpeningRecord>(&key, value) {
-                    Ok(record) => self.opened(&record, origin),
+                    Ok(record) => {
+                        if !tells_of(transaction, &record) {
+                            self.fail(format!("opening {} changes without an event", record.id));
+                        }
+                        self.opened(&record, origin);
+                    }
                     Err(error) => self.fail(error.to_string()),
                 },
                 _ => {}
@@ -248,6 +253,15 @@ pub(crate) fn bound() -> Micros {
 
 fn true_time(at: Timestamp, ahead: i64) -> Micros {
     at.shifted(-ahead).as_micros().saturating_sub(perfect(0).as_micros())
+}
+
+/// Whether the audit trail learns of an opening by the same transaction.
+fn tells_of(transaction: &Transaction, opening: &OpeningRecord) -> bool {
+    transaction.changes.iter().any(|change| {
+        let Change::Put { key, value } = change else { return false };
+        let Ok(key @ Key::Audit(_)) = key.parse::<Key>() else { return false };
+        decode::<AuditRecord>(&key, value).is_ok_and(|event| event.opening.as_ref() == Some(&opening.id))
+    })
 }
 
 fn keys(transaction: &Transaction) -> String {

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use fleetknock_controller::{
+    audit::{self, Stamp},
+    decide::CLOSE_MAX,
     grant::{self, Knocked, Refusal, Request},
     record::{BanRecord, By, HostRecord, Key, Withdrawn},
-    store::{CHANGES_MAX, Change, Revision, StoreError, Transaction},
+    store::{Change, Revision, StoreError, Transaction},
 };
 use fleetknock_core::{source::Source, time::Timestamp};
+use fleetknock_proto::v1::EventKind;
 
 use super::{Asked, Process, Standing};
 use crate::{
@@ -172,15 +175,21 @@ impl Process {
                 let mut transaction = grant::ban(&self.fleet, &record)?;
                 if *by == By::Policy {
                     transaction.expect.push(self.fence(core).ok_or(Refused::Suspended)?);
+                } else {
+                    audit::append(&mut transaction, &self.fleet, [audit::ban(&record, self.stamp(at))])?;
                 }
                 Ok((transaction, Origin::Ban { source: *source, by: by.clone() }))
             }
             Work::Close { source, how } => {
                 let openings = self.fleet.openings().values();
                 let openings = openings.filter(|h| h.record.source == *source && h.record.is_active(at));
-                let openings: Vec<_> = openings.take(CHANGES_MAX / 2).collect();
+                let openings: Vec<_> = openings.take(CLOSE_MAX).collect();
                 let withdrawn = grant::withdraw(&openings, how, at)?;
-                let transaction = withdrawn.map(|(_, transaction)| transaction).unwrap_or_default();
+                let (records, mut transaction) = withdrawn.unwrap_or_default();
+                let stamp = self.stamp(at);
+                let events =
+                    records.iter().enumerate().map(|(number, o)| audit::opening(o, stamp.nth(number)));
+                audit::append(&mut transaction, &self.fleet, events)?;
                 Ok((transaction, Origin::Close { ahead: self.ahead(core) }))
             }
             Work::Register { record, .. } => {
@@ -202,7 +211,10 @@ impl Process {
                 };
                 let expect = vec![grant::expect(&key, Some(revision))];
                 let changes = vec![Change::Delete { key: key.to_string() }];
-                Ok((Transaction { expect, changes, lease: None }, Origin::Other))
+                let mut transaction = Transaction { expect, changes, lease: None };
+                let event = audit::entry(EventKind::SourceUnbanned, self.stamp(at), "no longer banned");
+                audit::append(&mut transaction, &self.fleet, [event.about_source(*source)])?;
+                Ok((transaction, Origin::Other))
             }
         }
     }
@@ -232,6 +244,8 @@ impl Process {
             granted => granted,
         };
         let mut granted = granted?;
+        let event = audit::opening(&granted.opening, self.stamp(at));
+        audit::append(&mut granted.transaction, &self.fleet, [event])?;
         let ahead = self.ahead(core);
         let origin = match request.knocked.clone() {
             None => Origin::Operator { ahead },
@@ -241,6 +255,13 @@ impl Process {
             granted.transaction.expect.push(self.fence(core).ok_or(Refused::Suspended)?);
         }
         Ok((granted.transaction, origin))
+    }
+
+    /// As `Shared::stamp`, with numbers of which each belongs to one transaction.
+    fn stamp(&self, at: Timestamp) -> Stamp<'_> {
+        let number = u32::try_from(self.number).unwrap_or(0) << 28;
+        let transaction = u32::try_from(self.next_id & 0xf_ffff).unwrap_or(0) << 8;
+        Stamp { at, random: number | transaction, controller: &self.name, actor: None }
     }
 
     /// It is written, or given up.

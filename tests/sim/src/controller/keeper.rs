@@ -45,8 +45,11 @@ impl Process {
         let members =
             effects.iter().any(|effect| matches!(effect, Effect::MemberJoined(_) | Effect::MemberLeft(_)));
         let rules = effects.iter().any(|effect| {
-            use Effect::{MemberJoined, MemberLeft, Opening, OpeningForgotten};
-            !matches!(effect, Opening { .. } | OpeningForgotten(_) | MemberJoined(_) | MemberLeft(_))
+            use Effect::{Audited, MemberJoined, MemberLeft, Opening, OpeningForgotten};
+            !matches!(
+                effect,
+                Audited(_) | Opening { .. } | OpeningForgotten(_) | MemberJoined(_) | MemberLeft(_)
+            )
         });
         if rules {
             self.read_rules();
