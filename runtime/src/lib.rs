@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod drain;
 pub mod exit;
+pub mod harden;
 pub mod log;
 pub mod ready;
 pub mod tls;
