@@ -12,6 +12,7 @@ use fleetknock_core::{
 };
 use fleetknock_runtime::{
     config::listen_address,
+    harden::Capability,
     log::Format,
     tls::{self, UriRule},
 };
@@ -187,6 +188,13 @@ impl Settings {
         }
         self.store_of_fleet()?;
         fleetknock_runtime::log::check(&self.log).map_err(|error| usage(format!("--log: {error}")))
+    }
+
+    /// What of root's power is needed: none, but for a port that only root may listen on (ip(7)).
+    pub fn capabilities(&self) -> Vec<Capability> {
+        let ports = [Some(self.listen), self.http].into_iter().flatten().map(|address| address.port());
+        let reserved = ports.filter(|port| (1..1024).contains(port)).count() > 0;
+        reserved.then_some(Capability::CAP_NET_BIND_SERVICE).into_iter().collect()
     }
 
     /// The name that is given, or the machine's; a random one when that is no name.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use fleetknock_controller::{config::Settings, serve};
-use fleetknock_runtime::{config, exit, log};
+use fleetknock_runtime::{config, exit, harden, log};
 
 fn main() -> ExitCode {
     exit::run("fleetknock-controller", || {
@@ -14,6 +14,8 @@ fn main() -> ExitCode {
             return Err(config::ConfigError::Said { text }.into());
         }
         let _filter = log::init(settings.log_format, &settings.log)?;
+        // In this thread, before there is another: user and capabilities belong to threads.
+        harden::become_ordinary(&settings.capabilities()).map_err(|error| exit::coded(exit::OS, error))?;
         exit::block_on(None, serve::run(settings))
     })
 }
