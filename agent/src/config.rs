@@ -24,7 +24,10 @@ use fleetknock_runtime::{
 use ipnet::IpNet;
 use tonic::transport::Uri;
 
-use crate::firewall::{AcceptIn, Kind, MarkBit};
+use crate::{
+    firewall::{AcceptIn, Kind, MarkBit},
+    harden,
+};
 
 /// The port of a controller when its URL names none.
 pub const CONTROLLER_PORT: u16 = 7600;
@@ -92,6 +95,14 @@ pub struct Settings {
     /// A directory in which the agent remembers what to guard, so that guard is up before the network is
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
+
+    /// The user to become when started as root; fleetknock-agent if there is one, else nobody
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// Whether the agent gives up what it does not need: auto, as far as this host can; require, or it does not start
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = harden::Level::Auto)]
+    pub harden: harden::Level,
 
     /// What becomes of the guard when the agent is stopped
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnExit::Keep)]
@@ -165,6 +176,11 @@ impl Settings {
                 "controller: {} URLs are given, at most {CONTROLLERS_MAX} can be; give a name that stands for several \
                  addresses instead",
                 self.controller.len()
+            ));
+        }
+        if let (Some(user), harden::Level::Off) = (&self.user, self.harden) {
+            return refuse(format!(
+                "user: with --harden off the agent does not become '{user}'; give one of them"
             ));
         }
         self.tls_files()?;

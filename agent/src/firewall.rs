@@ -25,7 +25,7 @@ mod settings;
 pub use dry_run::DryRun;
 pub use iptables::Iptables;
 pub use nftables::Nftables;
-pub use settings::{AcceptIn, Family, Kind, MarkBit, Options, SettingError, Variant, choose};
+pub use settings::{AcceptIn, Family, Kind, MarkBit, Options, SettingError, Variant, choose, programs};
 
 /// What a host's kernel should hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,6 +6,7 @@ pub mod capture;
 pub mod config;
 pub mod driver;
 pub mod firewall;
+pub mod harden;
 pub mod link;
 pub mod picture;
 pub mod start;

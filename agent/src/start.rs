@@ -24,6 +24,7 @@ use crate::{
     config::Settings,
     driver::{Driver, Parts, hand, metrics::Metrics, space, state::StateFile},
     firewall::{self, Firewall, FirewallError, Kind, Options},
+    harden::{Hardening, Needs},
     picture::Picture,
 };
 
@@ -41,6 +42,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
         return Ok(writeln!(std::io::stdout(), "configuration is valid")?);
     }
     check_capabilities(settings.firewall)?;
+    let mut hardening = Hardening::begin(settings.harden)?;
     log::init(settings.log_format, &settings.log)?;
     tracing::info!(host = %settings.host, version = env!("CARGO_PKG_VERSION"), "the agent starts");
     if settings.insecure {
@@ -52,11 +54,17 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
 
     let options =
         Options { accept_in: settings.accept_in.clone(), mark: settings.mark, ..Options::default() };
-    let mut firewall = firewall::choose(settings.firewall, options).map_err(firewall_error)?;
+    let mut firewall = firewall::choose(settings.firewall, options.clone()).map_err(firewall_error)?;
+    // In this thread, before there is another: all of them are to be held by it.
+    let needs = Needs::of(&settings, &firewall::programs(&*firewall, &options));
+    hardening.give_up_privileges(&settings, &needs)?;
     let state = settings.state.as_deref().map(StateFile::open).transpose();
     let state = state.map_err(|error| exit::coded(exit::IO, error))?;
+    hardening.restrict(&needs);
     let mut picture = Picture::new(settings.own_management());
     let remembered = recall(state.as_ref(), &mut picture, &mut *firewall);
+    // After the guard, for the same reason as what follows.
+    hardening.verdict()?;
 
     // After the guard, and not within --check-config: a host whose certificate ended while it was off is closed all the
     // same. Whoever restarts services tries again: the files may come any moment.

@@ -1,8 +1,13 @@
 //! What an operator chooses: the driver, the chain that lets openings through, the mark.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
-use super::{Firewall, FirewallError, dry_run::DryRun, iptables::Iptables, nftables::Nftables};
+use super::{
+    Firewall, FirewallError,
+    dry_run::DryRun,
+    iptables::{Iptables, Programs},
+    nftables::Nftables,
+};
 
 /// Which driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -240,6 +245,15 @@ pub fn choose(kind: Kind, options: Options) -> Result<Box<dyn Firewall>, Firewal
             }
         },
     }
+}
+
+/// The files of the programs that this driver runs with these options; none when it speaks to the kernel only.
+pub fn programs(driver: &dyn Firewall, options: &Options) -> Vec<PathBuf> {
+    let runs = driver.name() == Kind::Iptables.name()
+        || matches!(options.accept_in, Some(AcceptIn::Iptables { .. }))
+            && driver.name() != Kind::DryRun.name();
+    let programs = Programs::new(options.variant);
+    [false, true].into_iter().filter(|_| runs).map(|six| programs.file(six).into()).collect()
 }
 
 /// Why a setting is refused.

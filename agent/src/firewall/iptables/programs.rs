@@ -1,10 +1,12 @@
 //! The programs iptables and ip6tables, run through the crate of that name, with a deadline.
 //!
-//! No text of a user reaches a command line: rules are built from fixed words, numbers and checked chain names.
+//! No text of a user reaches a command line: rules are built from fixed words, numbers and checked chain names. No shell
+//! is run: a program is one of a few files, by its whole path.
 
 use std::{
     error::Error,
     io::ErrorKind,
+    path::Path,
     process::Output,
     sync::mpsc::{self, RecvTimeoutError},
     thread,
@@ -17,6 +19,19 @@ use super::super::{FirewallError, settings::Variant};
 
 /// The crate waits without limit for the lock of the legacy variant; we do not.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Where a program may be: where distributions put it, and where an administrator does.
+macro_rules! places {
+    ($name:literal) => {
+        [
+            concat!("/usr/sbin/", $name),
+            concat!("/sbin/", $name),
+            concat!("/usr/local/sbin/", $name),
+            concat!("/usr/bin/", $name),
+            concat!("/run/current-system/sw/bin/", $name),
+        ]
+    };
+}
 
 /// Which programs are run. The program's name comes from a fixed list.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +54,19 @@ impl Programs {
             (Variant::Legacy, false) => "iptables-legacy",
             (Variant::Legacy, true) => "ip6tables-legacy",
         }
+    }
+
+    /// The program's file. When there is none at any of the places, the first: running it says that it is missing.
+    pub(in super::super) fn file(self, six: bool) -> &'static str {
+        let places = match (self.variant, six) {
+            (Variant::System, false) => places!("iptables"),
+            (Variant::System, true) => places!("ip6tables"),
+            (Variant::Nft, false) => places!("iptables-nft"),
+            (Variant::Nft, true) => places!("ip6tables-nft"),
+            (Variant::Legacy, false) => places!("iptables-legacy"),
+            (Variant::Legacy, true) => places!("ip6tables-legacy"),
+        };
+        places.into_iter().find(|place| Path::new(place).exists()).unwrap_or(places[0])
     }
 
     /// What the programs say about themselves: both have to be there.
@@ -78,9 +106,9 @@ impl Programs {
         call: impl FnOnce(&IPTables) -> Result<T, Box<dyn Error>> + Send + 'static,
     ) -> Result<T, FirewallError> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        let name = self.name(six);
+        let (name, file) = (self.name(six), self.file(six));
         let thread = thread::Builder::new().name("iptables".to_owned()).spawn(move || {
-            let program = IPTables { cmd: name, has_check: true, has_wait: true, is_numeric: true };
+            let program = IPTables { cmd: file, has_check: true, has_wait: true, is_numeric: true };
             // The crate's errors cannot leave their thread.
             let result = call(&program).map_err(|error| {
                 let missing = error
@@ -113,6 +141,14 @@ impl Programs {
     }
 
     fn failed(self, six: bool, action: &'static str, message: String) -> FirewallError {
+        if message.contains("open lock file") {
+            return FirewallError::Missing {
+                what: format!("the right to lock {}, which the legacy variant of iptables needs,", "/run/xtables.lock"),
+                remedy: "let the agent's group read that file (mode 640; tmpfiles.d keeps it so), start the agent as root, \
+                         which sees to it, or choose --firewall nftables"
+                    .to_owned(),
+            };
+        }
         if message.contains("you must be root") || message.contains("Permission denied") {
             return FirewallError::Permission;
         }
