@@ -9,8 +9,10 @@
 mod arrows;
 mod licences;
 mod lock;
+mod no_shell;
 mod paths;
 mod pure_core;
 mod shape;
 mod tree;
+mod units;
 mod words;
