@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     capture::{CaptureHandle, KnockSpace, Sighting},
     config::{ControllerUrl, OnExit},
-    firewall::Firewall,
+    firewall::{Firewall, Tally},
     link::{Event, Link, OUTBOUND_URGENT, Parting, names::Names},
     picture::{OpeningId, Picture},
     window::{AGE_DEFAULT, OBSERVATIONS_MAX, Window},
@@ -56,6 +56,8 @@ const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
 const LOOK_AROUND_EVERY: Duration = Duration::from_secs(10);
 /// What stands in the way of openings changes with other people's firewalls.
 const INSPECT_EVERY: Duration = Duration::from_secs(60);
+/// What guard dropped is counted by the kernel and asked for this often.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
 
 /// What the driver needs of a capture.
 pub trait Ears: Send {
@@ -154,6 +156,8 @@ pub struct Driver {
     /// Openings that the kernel did not take; a reconcile that succeeds makes them good.
     failed: HashMap<OpeningId, u64>,
     reconcile_due: bool,
+    /// What guard dropped and what it would have dropped.
+    tally: Tally,
     repairs: u64,
     last_repair: String,
     inspected: Vec<String>,
@@ -211,6 +215,7 @@ impl Driver {
             results: VecDeque::new(),
             failed: HashMap::new(),
             reconcile_due: false,
+            tally: Tally::default(),
             repairs: 0,
             last_repair: String::new(),
             inspected: Vec::new(),
@@ -229,6 +234,7 @@ impl Driver {
         let mut housekeeping = calm(interval(HOUSEKEEPING_EVERY));
         let mut look_around = calm(interval(LOOK_AROUND_EVERY));
         let mut inspect = calm(interval(INSPECT_EVERY));
+        let mut count = calm(interval(COUNT_EVERY));
         let begin = tokio::time::Instant::now() + self.reconcile_every;
         let mut reconcile = calm(interval_at(begin, self.reconcile_every));
         let mut batch = Vec::with_capacity(BATCH_MAX);
@@ -244,6 +250,7 @@ impl Driver {
                 _ = reconcile.tick() => self.reconcile(),
                 _ = look_around.tick() => self.look_around(),
                 _ = inspect.tick() => drop(self.hand.give(Task::Inspect)),
+                _ = count.tick() => drop(self.hand.give(Task::Count)),
                 taken = self.sightings.recv_many(&mut batch, BATCH_MAX) => {
                     anyhow::ensure!(taken > 0, "the capture ended; the log above says why");
                     let now = Instant::now();
@@ -311,6 +318,14 @@ impl Driver {
                     "guard",
                     result.err().map(|error| format!("the guard cannot be written: {error}")),
                 );
+            }
+            Outcome::Counted(Ok(counts)) => {
+                self.tally.take(counts);
+                self.trouble("counts", None);
+                self.tell_first_counts();
+            }
+            Outcome::Counted(Err(error)) => {
+                self.trouble("counts", Some(format!("what guard dropped cannot be counted: {error}")));
             }
             Outcome::Inspected(Ok(warnings)) => {
                 for warning in warnings.iter().filter(|warning| !self.inspected.contains(warning)) {
@@ -439,7 +454,8 @@ impl Driver {
 /// The ports on which knocks count; until a controller has named them, all.
 pub fn space(picture: &Picture) -> KnockSpace {
     let guard = picture.fleet_guard();
-    let mut space = KnockSpace { guarded: guard.ports.clone(), ..KnockSpace::default() };
+    let guarded = &guard.ports | &guard.observed;
+    let mut space = KnockSpace { guarded, ..KnockSpace::default() };
     if !guard.knock_space.is_empty() || picture.was_told() {
         space.ranges = guard.knock_space.clone();
         space.icmp = guard.icmp;

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 
 mod accept;
 mod conntrack;
+mod counts;
 mod difference;
 mod dry_run;
 mod iptables;
@@ -22,6 +23,7 @@ mod nftables;
 mod others;
 mod settings;
 
+pub use counts::{Count, Counts, Tally};
 pub use dry_run::DryRun;
 pub use iptables::Iptables;
 pub use nftables::Nftables;
@@ -43,6 +45,8 @@ pub struct Desired {
 pub struct Guard {
     /// TCP and UDP ports of this host's own addresses, as seen before destination NAT.
     pub ports: BTreeSet<Port>,
+    /// Ports, none of them guarded, on which nothing is dropped and everything counted that guard would drop.
+    pub observed: BTreeSet<Port>,
     /// Networks that pass.
     pub management: BTreeSet<IpNet>,
 }
@@ -63,7 +67,8 @@ pub struct Repairs {
     pub said: Vec<String>,
 }
 
-/// A driver for one kernel firewall. All calls block, shortly. Dropping a driver changes nothing in the kernel.
+/// A driver for one kernel firewall. Established connections, loopback, management networks and sources with an opening
+/// are neither dropped nor counted; banned sources are. All calls block, shortly. Dropping a driver changes nothing in the kernel.
 pub trait Firewall: Send {
     /// As operators name it: `nftables`, `iptables`, `dry-run`.
     fn name(&self) -> &'static str;
@@ -90,6 +95,11 @@ pub trait Firewall: Send {
     /// Compares what the kernel holds with what it should hold, and mends every difference: missing or foreign rules in
     /// what is ours, missing or surplus elements, remaining times that differ by more than two seconds.
     fn reconcile(&mut self, desired: &Desired) -> Result<Repairs, FirewallError>;
+
+    /// What was dropped, and what would have been, by port, as the kernel has counted it. A port on which nothing was is
+    /// left out; ports that are neither guarded nor observed any more may be in it. Counts begin anew when somebody
+    /// else takes away what is ours.
+    fn counts(&mut self) -> Result<Counts, FirewallError>;
 
     /// What stands in the way of openings or guard on this host, for people: a default-deny policy elsewhere, rules in
     /// another firewall variant. Each is one sentence with the remedy.

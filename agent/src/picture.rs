@@ -35,7 +35,9 @@ const SAME: Duration = Duration::from_secs(1);
 pub struct FleetGuard {
     /// TCP and UDP ports that some door opens here.
     pub ports: BTreeSet<Port>,
-    /// Where knocks count, before this host's own services and guarded ports are taken out.
+    /// Ports that doors open here which only observe; none of them is among the others.
+    pub observed: BTreeSet<Port>,
+    /// Where knocks count, before this host's own services and the ports of doors are taken out.
     pub knock_space: Vec<PortRange>,
     /// Whether echo requests count as knocks.
     pub icmp: bool,
@@ -154,7 +156,7 @@ impl Picture {
     /// What the firewall keeps closed.
     pub fn guard(&self) -> Guard {
         let management = self.guard.management.union(&self.own_management).copied().collect();
-        Guard { ports: self.guard.ports.clone(), management }
+        Guard { ports: self.guard.ports.clone(), observed: self.guard.observed.clone(), management }
     }
 
     /// The openings held, expired ones perhaps among them.
@@ -270,7 +272,9 @@ impl Picture {
         for element in held.elements() {
             self.release(element, id, held.deadline);
             work.touched.insert(element);
-            if kill && self.deadline(element, now).is_none() {
+            // Nothing is dropped for a door that only observes.
+            let guarded = !self.guard.observed.contains(&element.port);
+            if kill && guarded && self.deadline(element, now).is_none() {
                 work.cut.insert(element);
             }
         }

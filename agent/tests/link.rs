@@ -51,6 +51,36 @@ async fn hello_comes_first_and_a_probe_is_answered_before_welcome() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn observed_ports_are_no_knocks_and_what_was_counted_is_reported() {
+    let controller = Controller::start().await;
+    let host = Host::start(&[&controller]);
+    host.firewall.count("tcp/22", 5, 0);
+    host.firewall.count("tcp/80", 0, 3);
+    host.firewall.count("tcp/443", 9, 9);
+    let mut stream = controller.attach(LONG).await;
+    let observed = vec![v1::Port { protocol: v1::Protocol::Tcp.into(), port: 80 }];
+    let snapshot = v1::Snapshot {
+        guard: Some(v1::Guard { observed, ..guard(&["tcp/22"]) }),
+        ..snapshot(1, &[], Vec::new())
+    };
+    stream.say(Kind::Snapshot(snapshot));
+    eventually("the guard", || host.firewall.guarded() == ["tcp/22"]).await;
+    eventually("the knock space", || host.spaced_ports() == ["tcp/22", "tcp/80"]).await;
+    let counted = stream.report_where(|report| !report.guard_counts.is_empty());
+    let report = within("a report with counts", counted).await;
+    let said = report
+        .guard_counts
+        .iter()
+        .map(|count| (count.port.as_ref().map(|port| port.port), count.dropped, count.observed));
+    let said: Vec<_> = said.collect();
+    assert_eq!(
+        said,
+        [(Some(22), 5, 0), (Some(80), 0, 3)],
+        "of ports that are not the guard's nothing is said"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_is_applied_and_a_delta_opens_withdraws_and_bans() {
     let controller = Controller::start().await;
     let host = Host::start(&[&controller]);

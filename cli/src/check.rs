@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Args;
 use fleetknock_core::{
-    door::{Door, Knock, strength},
+    door::{Door, Knock, Mode, strength},
     port::{Port, Protocol},
 };
 use fleetknock_runtime::exit;
@@ -71,11 +71,12 @@ fn summary(place: &str, door: &Door, bits: f64) -> String {
     let Knock::Sequence(sequence) = door.knock();
     let ports: Vec<_> = door.opens().ports.iter().map(ToString::to_string).collect();
     format!(
-        "{place}: door '{}': {bits:.1} bits in {} steps; opens {} on {}",
+        "{place}: door '{}': {bits:.1} bits in {} steps; opens {} on {}{}",
         door.name(),
         sequence.steps.len(),
         ports.join(", "),
-        door.opens().hosts
+        door.opens().hosts,
+        if door.mode() == Mode::Observe { "; only observes" } else { "" }
     )
 }
 
@@ -89,7 +90,8 @@ fn session_port(connection: &str) -> Option<Port> {
 
 /// A warning when the door would guard the port of the operator's own session.
 fn lockout(door: &Door, session: Port) -> Option<String> {
-    door.opens().ports.contains(&session).then(|| {
+    let guards = door.mode() == Mode::Enforce && door.opens().ports.contains(&session);
+    guards.then(|| {
         format!(
             "this door guards {session}, by which your own session came in: on the hosts of this door only knocking lets \
              new sessions in; name a management network in the agents' settings first"

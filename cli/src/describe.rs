@@ -11,7 +11,9 @@ use crate::{
     get::{Unanswered, pages, say_unanswered},
     kind::Kind,
     output::{Out, ago, aligned, remaining},
-    resource::{host_state, labels, millis, opening_state, ports, selector, sequence, some},
+    resource::{
+        guard_sums, host_state, labels, millis, mode, opening_state, ports, selector, sequence, some,
+    },
 };
 
 mod controller;
@@ -42,7 +44,8 @@ pub(crate) async fn run(command: &Describe, controllers: &Controllers, out: &mut
             let request = v1::GetDoorRequest { name, reveal: false };
             let door = controllers.read(async |mut client| client.get_door(request.clone()).await).await?;
             let openings = openings(controllers, &door.name, &mut unanswered).await?;
-            describe_door(&door, &openings, now)
+            let observed = observed(controllers, &door, &mut unanswered).await?;
+            describe_door(&door, &openings, observed, now)
         }
         Kind::Host => {
             let request = v1::GetHostRequest { name };
@@ -97,7 +100,39 @@ async fn openings(
     .await
 }
 
-fn describe_door(door: &v1::Door, openings: &[v1::Opening], now: Timestamp) -> String {
+/// What the hosts of a door that only observes would have dropped on its ports, as far as they are connected.
+async fn observed(
+    controllers: &Controllers,
+    door: &v1::Door,
+    unanswered: &mut Unanswered,
+) -> anyhow::Result<Option<u64>> {
+    let spec = door.spec.clone().unwrap_or_default();
+    if spec.mode() != v1::DoorMode::Observe {
+        return Ok(None);
+    }
+    let hosts = pages(async |page_token| {
+        let match_labels = spec.open_hosts.as_ref().map(|hosts| hosts.match_labels.clone());
+        let request = v1::ListHostsRequest {
+            page_size: limits::PAGE_MAX as u32,
+            page_token,
+            match_labels: match_labels.unwrap_or_default(),
+        };
+        let page = controllers.read(async |mut client| client.list_hosts(request.clone()).await).await?;
+        unanswered.extend(page.unanswered);
+        Ok((page.hosts, page.next_page_token))
+    });
+    Ok(Some(observed_by(door, &hosts.await?)))
+}
+
+fn observed_by(door: &v1::Door, hosts: &[v1::Host]) -> u64 {
+    let ports = door.spec.as_ref().map(|spec| spec.open_ports.as_slice()).unwrap_or_default();
+    let counts = hosts.iter().filter(|host| door.hosts.contains(&host.name)).flat_map(|host| {
+        host.guard_counts.iter().filter(|count| count.port.as_ref().is_some_and(|port| ports.contains(port)))
+    });
+    guard_sums(counts).1
+}
+
+fn describe_door(door: &v1::Door, openings: &[v1::Opening], observed: Option<u64>, now: Timestamp) -> String {
     let spec = door.spec.clone().unwrap_or_default();
     let sequence = sequence(door);
     let steps = sequence.length.max(sequence.steps.len() as u32);
@@ -112,6 +147,13 @@ fn describe_door(door: &v1::Door, openings: &[v1::Opening], now: Timestamp) -> S
         ("Opens", ports(&spec.open_ports)),
         ("On", selector(spec.open_hosts.as_ref())),
         ("For", millis(spec.open_for_ms)),
+        (
+            "Mode",
+            observed.map_or_else(
+                || mode(&spec).to_owned(),
+                |packets| format!("{}, {packets} packets would have been dropped", mode(&spec)),
+            ),
+        ),
         ("Hosts now", some(&door.hosts.join(", "))),
         ("Created", when(door.created_ms, now)),
         ("Updated", when(door.updated_ms, now)),
@@ -195,6 +237,29 @@ fn when(ms: u64, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_door_that_observes_sums_its_own_ports_on_its_own_hosts() {
+        let port = |number| v1::Port { protocol: 1, port: number };
+        let count = |number, observed| v1::GuardCount { port: Some(port(number)), dropped: 9, observed };
+        let host =
+            |name: &str, guard_counts| v1::Host { name: name.into(), guard_counts, ..v1::Host::default() };
+        let spec = v1::DoorSpec {
+            open_ports: vec![port(80), port(443)],
+            mode: v1::DoorMode::Observe.into(),
+            ..v1::DoorSpec::default()
+        };
+        let hosts = vec!["a".to_owned(), "b".to_owned()];
+        let door = v1::Door { name: "web".into(), spec: Some(spec), hosts, ..v1::Door::default() };
+        let hosts = [
+            host("a", vec![count(80, 3), count(22, 50)]),
+            host("b", vec![count(443, 4)]),
+            host("c", vec![count(80, 100)]),
+        ];
+        assert_eq!(observed_by(&door, &hosts), 7);
+        let text = describe_door(&door, &[], Some(7), Timestamp::ZERO);
+        assert!(text.contains("observe, 7 packets would have been dropped\n"), "{text}");
+    }
 
     #[test]
     fn an_opening_lists_its_hosts() {

@@ -1,7 +1,10 @@
 //! What a controller answers with, as rows of a table and as documents of the shape that Kubernetes resources have.
 
 use fleetknock_core::{
-    door::yaml::{API_VERSION, SECRET, time_text},
+    door::{
+        Mode,
+        yaml::{API_VERSION, SECRET, time_text},
+    },
     time::Timestamp,
 };
 use fleetknock_proto::{convert, v1};
@@ -36,6 +39,7 @@ impl Resource for v1::Door {
         ("OPENS", false),
         ("ON", false),
         ("FOR", false),
+        ("MODE", false),
         ("HOSTS", false),
         ("OPENINGS", false),
         ("BITS", false),
@@ -54,6 +58,7 @@ impl Resource for v1::Door {
             ports(&spec.open_ports),
             selector(spec.open_hosts.as_ref()),
             millis(spec.open_for_ms),
+            mode(&spec).to_owned(),
             self.hosts.len().to_string(),
             self.active_openings.to_string(),
             format!("{:.0}", self.strength_bits),
@@ -94,6 +99,9 @@ impl Resource for v1::Door {
                 "updated": time_value(self.updated_ms),
             },
         });
+        if spec.mode() == v1::DoorMode::Observe {
+            document["spec"]["mode"] = json!(mode(&spec));
+        }
         if !spec.sources.is_empty() {
             document["spec"]["sources"] = json!(spec.sources);
         }
@@ -112,6 +120,8 @@ impl Resource for v1::Host {
         ("CLOCK", true),
         ("DROPS", true),
         ("REPAIRS", true),
+        ("REFUSED", true),
+        ("OBSERVED", true),
         ("VERSION", true),
         ("CONTROLLER", true),
         ("LABELS", true),
@@ -121,6 +131,7 @@ impl Resource for v1::Host {
 
     fn cells(&self, now: Timestamp) -> Vec<String> {
         let drops = [self.drops_kernel, self.drops_queue, self.drops_malformed, self.drops_source_limit];
+        let (refused, observed) = guard_sums(&self.guard_counts);
         vec![
             self.name.clone(),
             if self.connected { "connected" } else { "away" }.to_owned(),
@@ -130,6 +141,8 @@ impl Resource for v1::Host {
             clock(self),
             drops.iter().fold(0_u64, |sum, drops| sum.saturating_add(*drops)).to_string(),
             self.repairs.to_string(),
+            refused.to_string(),
+            observed.to_string(),
             some(&self.version),
             some(&self.controller),
             labels(&self.labels),
@@ -139,6 +152,13 @@ impl Resource for v1::Host {
     }
 
     fn document(&self) -> Value {
+        let counts = self.guard_counts.iter().map(|count| {
+            json!({
+                "dropped": count.dropped,
+                "observed": count.observed,
+                "port": count.port.as_ref().map(port),
+            })
+        });
         json!({
             "apiVersion": API_VERSION,
             "kind": "Host",
@@ -158,10 +178,12 @@ impl Resource for v1::Host {
                     "sourceLimit": self.drops_source_limit,
                 },
                 "firewall": self.firewall,
+                "guardCounts": counts.collect::<Vec<_>>(),
                 "guarded": port_texts(&self.guarded),
                 "lastRepair": self.last_repair,
                 "lastSeen": time_value(self.last_seen_ms),
                 "observations": self.observations,
+                "observed": port_texts(&self.observed),
                 "repairs": self.repairs,
                 "revision": self.revision,
                 "version": self.version,
@@ -301,6 +323,22 @@ impl Resource for v1::Attempt {
             },
         })
     }
+}
+
+/// What becomes of the ports of a door: `enforce` or `observe`.
+pub(crate) fn mode(spec: &v1::DoorSpec) -> &'static str {
+    match spec.mode() {
+        v1::DoorMode::Observe => Mode::Observe.name(),
+        // Controllers that know no modes guard the ports of every door.
+        v1::DoorMode::Enforce | v1::DoorMode::Unspecified => Mode::Enforce.name(),
+    }
+}
+
+/// Packets that guard dropped, and would have dropped, on all these ports together.
+pub(crate) fn guard_sums<'a>(counts: impl IntoIterator<Item = &'a v1::GuardCount>) -> (u64, u64) {
+    counts.into_iter().fold((0_u64, 0_u64), |(dropped, observed), count| {
+        (dropped.saturating_add(count.dropped), observed.saturating_add(count.observed))
+    })
 }
 
 /// The knock of a door; an empty one when the controller knows a kind that this command does not.

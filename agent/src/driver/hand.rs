@@ -13,7 +13,7 @@ use fleetknock_proto::v1::{self, HostOpeningState};
 use tokio::sync::mpsc;
 
 use crate::{
-    firewall::{Desired, Element, Firewall, FirewallError, Repairs},
+    firewall::{Counts, Desired, Element, Firewall, FirewallError, Repairs},
     picture::{Changes, Opened},
 };
 
@@ -27,6 +27,8 @@ pub enum Task {
     Apply(Box<Changes>, Instant),
     /// Make sure that all this is there, and take nothing away: nobody has said yet that this is everything.
     Assert(Box<Desired>),
+    /// Say what was dropped and what would have been.
+    Count,
     /// Say what stands in the way of openings.
     Inspect,
     /// Make the kernel hold exactly this.
@@ -49,6 +51,8 @@ pub enum Outcome {
     },
     /// Of [`Task::Assert`].
     Asserted(Result<(), FirewallError>),
+    /// Of [`Task::Count`].
+    Counted(Result<Counts, FirewallError>),
     /// Of [`Task::Inspect`].
     Inspected(Result<Vec<String>, FirewallError>),
     /// Of [`Task::Reconcile`].
@@ -129,6 +133,7 @@ fn work(mut firewall: Box<dyn Firewall>, mut queue: mpsc::Receiver<Task>, outcom
         let outcome = match task {
             Task::Apply(changes, since) => apply(&mut *firewall, *changes, since),
             Task::Assert(desired) => Outcome::Asserted(assert(&mut *firewall, &desired)),
+            Task::Count => Outcome::Counted(firewall.counts()),
             Task::Inspect => Outcome::Inspected(firewall.warnings()),
             Task::Reconcile(desired) => Outcome::Reconciled(firewall.reconcile(&desired)),
             Task::Remove => Outcome::Removed(firewall.remove()),

@@ -7,11 +7,15 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::firewall::Count;
+
 /// The instruments. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     captured: Counter,
     dropped: Family<[(&'static str, &'static str); 1], Counter>,
+    guard_dropped: Counter,
+    guard_observed: Counter,
     pub(super) reported: Counter,
     pub(super) reports_resent: Counter,
     pub(super) repairs: Counter,
@@ -19,6 +23,7 @@ pub struct Metrics {
     pub(super) openings_active: Gauge,
     pub(super) bans_active: Gauge,
     pub(super) guarded_ports: Gauge,
+    pub(super) observed_ports: Gauge,
     pub(super) window: Gauge,
     pub(super) link_up: Gauge,
     pub(super) links: Counter,
@@ -34,6 +39,8 @@ impl Default for Metrics {
         Self {
             captured: Counter::default(),
             dropped: Family::default(),
+            guard_dropped: Counter::default(),
+            guard_observed: Counter::default(),
             reported: Counter::default(),
             reports_resent: Counter::default(),
             repairs: Counter::default(),
@@ -41,6 +48,7 @@ impl Default for Metrics {
             openings_active: Gauge::default(),
             bans_active: Gauge::default(),
             guarded_ports: Gauge::default(),
+            observed_ports: Gauge::default(),
             window: Gauge::default(),
             link_up: Gauge::default(),
             links: Counter::default(),
@@ -67,6 +75,16 @@ impl Metrics {
                 "Observations sent again, to a new controller or because one asked",
                 &self.reports_resent,
             ),
+            (
+                "guard_dropped_packets",
+                "Packets that guard dropped, of all ports together",
+                &self.guard_dropped,
+            ),
+            (
+                "guard_observed_packets",
+                "Packets that guard would have dropped if doors that only observe were enforced",
+                &self.guard_observed,
+            ),
             ("repairs", "Times that the kernel was found to differ from the picture", &self.repairs),
             ("firewall_failures", "Orders that the firewall could not carry out", &self.firewall_failures),
             ("links", "Streams on which a controller said Welcome", &self.links),
@@ -85,6 +103,7 @@ impl Metrics {
             ("openings_active", "Openings held now", &self.openings_active),
             ("bans_active", "Bans held now", &self.bans_active),
             ("guarded_ports", "Ports kept closed", &self.guarded_ports),
+            ("observed_ports", "Ports of doors that only observe", &self.observed_ports),
             ("window_observations", "Observations kept for re-sending", &self.window),
             ("link_up", "1 while a controller has welcomed this agent", &self.link_up),
         ] {
@@ -99,6 +118,11 @@ impl Metrics {
 
     pub(super) fn set_captured(&self, total: u64) {
         store(self.captured.inner(), total);
+    }
+
+    pub(super) fn set_guard_packets(&self, sum: Count) {
+        store(self.guard_dropped.inner(), sum.dropped);
+        store(self.guard_observed.inner(), sum.observed);
     }
 
     pub(super) fn set_dropped(&self, kind: &'static str, total: u64) {

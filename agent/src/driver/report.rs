@@ -71,11 +71,24 @@ impl Driver {
             warnings: self.warnings(),
             addresses: self.addresses.clone(),
             revision: self.picture.revision(),
-            guard_counts: Vec::new(),
+            guard_counts: self.guard_counts(),
         };
         let Some(session) = &self.session else { return };
         if session.outbound.try_send(message(Said::Report(report.clone()))).is_ok() {
             self.last_report = Some((Instant::now(), report));
+        }
+    }
+
+    fn guard_counts(&self) -> Vec<v1::GuardCount> {
+        let guard = self.picture.fleet_guard();
+        wire::guard_counts(guard.ports.iter().chain(&guard.observed).copied(), self.tally.totals())
+    }
+
+    /// That something came without an opening is said at once; how much of it, with every report.
+    pub(super) fn tell_first_counts(&mut self) {
+        let none_told = self.last_report.as_ref().is_some_and(|(_, last)| last.guard_counts.is_empty());
+        if none_told && !self.guard_counts().is_empty() {
+            self.report();
         }
     }
 
@@ -149,6 +162,8 @@ impl Driver {
         metrics.openings_active.set(gauge(self.picture.openings().count()));
         metrics.bans_active.set(gauge(self.picture.bans().count()));
         metrics.guarded_ports.set(gauge(self.picture.fleet_guard().ports.len()));
+        metrics.observed_ports.set(gauge(self.picture.fleet_guard().observed.len()));
+        metrics.set_guard_packets(self.tally.sum());
         metrics.window.set(gauge(self.window.len()));
         // A change in drops is reported within a second, a flood of them once a second.
         let drops = drops(&*self.ears, self.window.lost());

@@ -5,6 +5,7 @@
 //! reached, and replaced by the first snapshot.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
@@ -41,6 +42,9 @@ pub struct Saved {
     format: u32,
     revision: u64,
     ports: Vec<Port>,
+    /// Left out while nothing is observed, as earlier versions do, which refuse what they do not know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    observed: Vec<Port>,
     knock_space: Vec<PortRange>,
     icmp: bool,
     management: Vec<IpNet>,
@@ -79,6 +83,7 @@ impl Saved {
             format: FORMAT,
             revision: picture.revision(),
             ports: guard.ports.iter().copied().collect(),
+            observed: guard.observed.iter().copied().collect(),
             knock_space: guard.knock_space.clone(),
             icmp: guard.icmp,
             management: guard.management.iter().copied().collect(),
@@ -112,10 +117,13 @@ impl Saved {
                 ports: saved.ports.into_iter().filter(opened).collect(),
             })
         });
+        let ports: BTreeSet<Port> = self.ports.into_iter().filter(opened).collect();
+        let observed = self.observed.into_iter().filter(|port| opened(port) && !ports.contains(port));
         Delta {
             revision: self.revision,
             guard: Some(FleetGuard {
-                ports: self.ports.into_iter().filter(opened).collect(),
+                observed: observed.collect(),
+                ports,
                 knock_space: self.knock_space,
                 icmp: self.icmp,
                 management: self.management.into_iter().map(|network| network.trunc()).collect(),

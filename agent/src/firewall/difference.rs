@@ -80,6 +80,14 @@ pub(crate) fn removed(number: usize, noun: &str) -> String {
     format!("{number} surplus {noun}{s} removed")
 }
 
+/// How it is said that ports of a kind differed.
+pub(crate) fn ports_said(kind: &str, missing: usize, surplus: usize) -> impl Iterator<Item = String> {
+    let were = if missing == 1 { "was" } else { "were" };
+    let missing = (missing > 0).then(|| format!("{missing} of the {kind} ports {were} missing"));
+    let surplus = (surplus > 0).then(|| removed(surplus, &format!("{kind} port")));
+    missing.into_iter().chain(surplus)
+}
+
 fn count(number: usize, noun: &str, one: &str, many: &str) -> String {
     if number == 1 { format!("1 {noun} {one}") } else { format!("{number} {noun}s {many}") }
 }

@@ -8,7 +8,7 @@ use std::{
 use fleetknock_core::source::Source;
 
 use super::{
-    Desired, Element, Firewall, FirewallError, Guard, Repairs,
+    Counts, Desired, Element, Firewall, FirewallError, Guard, Repairs,
     difference::{self, Held},
 };
 
@@ -35,7 +35,12 @@ impl Firewall for DryRun {
     fn set_guard(&mut self, guard: &Guard) -> Result<(), FirewallError> {
         if self.guard != *guard {
             let ports = guard.ports.len();
-            tracing::info!(ports, management = guard.management.len(), "would guard these ports");
+            tracing::info!(
+                ports,
+                observed = guard.observed.len(),
+                management = guard.management.len(),
+                "would guard these ports"
+            );
             self.guard = guard.clone();
         }
         Ok(())
@@ -107,6 +112,11 @@ impl Firewall for DryRun {
         self.unban(&found.unban)?;
         self.ban(&found.ban)?;
         Ok(Repairs { said: found.said })
+    }
+
+    fn counts(&mut self) -> Result<Counts, FirewallError> {
+        // No packet comes by here.
+        Ok(Counts::default())
     }
 
     fn warnings(&mut self) -> Result<Vec<String>, FirewallError> {

@@ -4,15 +4,19 @@
 //! mangle PREROUTING (priority -150, as in the driver for nftables): -p tcp and -p udp jump to
 //! chain FLEETKNOCK, the same for iptables and ip6tables:
 //!   from lo                                       return
-//!   port not in fk-guard-tcp, fk-guard-udp        return
+//!   port not in fk-guard-* or fk-observed-*       return
 //!   destination is another host's                 return   transit
-//!   source, source port in fk-cut                 drop     the end of a cut connection
+//!   in fk-guard-*, source port in fk-cut          drop     the end of a cut connection
 //!   related, established                          return
 //!   source in fk-mgmt                             return
-//!   source in fk-ban                              drop
-//!   source, port in fk-open                       mark, return
-//!   all else                                      drop
+//!   source not in fk-ban, with port in fk-open    mark, return
+//!   port not in fk-guard-*                        return, counted in fk-noticed-*
+//!   all else                                      drop, counted in fk-dropped-*
 //! ```
+//!
+//! Every `*` is tcp and udp, one set each. The sets that count are filled by the rules themselves and have room for every
+//! port there is: a count stays when a port is guarded, observed or neither in turn. Only what is in fk-guard-* is ever
+//! dropped, whatever becomes of the other sets; a port that changes sides does so with one operation on one set.
 //!
 //! The rules never change while the agent runs: what changes is in the sets.
 
@@ -25,9 +29,9 @@ use fleetknock_core::{port::Protocol, source::Source};
 use ipnet::IpNet;
 
 use super::{
-    Desired, Element, Firewall, FirewallError, Guard, Options, Repairs,
+    Counts, Desired, Element, Firewall, FirewallError, Guard, Options, Repairs,
     accept::Acceptor,
-    conntrack,
+    conntrack, counts,
     difference::{self, Difference, Held},
     kernel::Kernel,
     others,
@@ -78,39 +82,53 @@ impl Iptables {
             said.push(format!("{created} of the guard's {were} missing and put back"));
         }
         let mut wanted: BTreeMap<Set, BTreeSet<Entry>> = BTreeMap::new();
-        for port in &guard.ports {
-            let set = match port.protocol() {
-                Protocol::Tcp => Set::GuardTcp,
-                Protocol::Udp => Set::GuardUdp,
-                Protocol::Icmp => continue,
-            };
-            wanted.entry(set).or_default().insert(Entry::port(port.number()));
+        for (ports, tcp, udp) in [
+            (&guard.ports, Set::GuardTcp, Set::GuardUdp),
+            (&guard.observed, Set::ObservedTcp, Set::ObservedUdp),
+        ] {
+            for port in ports {
+                let set = match port.protocol() {
+                    Protocol::Tcp => tcp,
+                    Protocol::Udp => udp,
+                    Protocol::Icmp => continue,
+                };
+                wanted.entry(set).or_default().insert(Entry::port(port.number()));
+            }
         }
         for network in IpNet::aggregate(&guard.management.iter().copied().collect()) {
             for entry in Entry::networks(network) {
                 wanted.entry(Set::management(network)).or_default().insert(entry);
             }
         }
-        let (mut missing, mut surplus, mut management) = (0, 0, false);
-        for set in [Set::GuardTcp, Set::GuardUdp, Set::Management4, Set::Management6] {
+        let (mut guarded, mut observed, mut management) = ([0, 0], [0, 0], false);
+        for set in [
+            Set::GuardTcp,
+            Set::GuardUdp,
+            Set::ObservedTcp,
+            Set::ObservedUdp,
+            Set::Management4,
+            Set::Management6,
+        ] {
             let held: BTreeSet<Entry> = ipset::list(&mut self.kernel, set)?.into_iter().collect();
             let wanted = wanted.remove(&set).unwrap_or_default();
             let add: Vec<Entry> = wanted.difference(&held).cloned().collect();
             let delete: Vec<Entry> = held.difference(&wanted).cloned().collect();
             ipset::add(&mut self.kernel, "set the guard", set, &add)?;
             ipset::delete(&mut self.kernel, "set the guard", set, &delete)?;
-            if matches!(set, Set::GuardTcp | Set::GuardUdp) {
-                missing += add.len();
-                surplus += delete.len();
-            } else {
-                management |= !add.is_empty() || !delete.is_empty();
-            }
+            let [missing, surplus] = match set {
+                Set::GuardTcp | Set::GuardUdp => &mut guarded,
+                Set::ObservedTcp | Set::ObservedUdp => &mut observed,
+                _ => {
+                    management |= !add.is_empty() || !delete.is_empty();
+                    continue;
+                }
+            };
+            *missing += add.len();
+            *surplus += delete.len();
         }
-        if missing > 0 && created == 0 {
-            let were = if missing == 1 { "was" } else { "were" };
-            said.push(format!("{missing} of the guarded ports {were} missing"));
+        for (what, [missing, surplus]) in [("guarded", guarded), ("observed", observed)] {
+            said.extend(difference::ports_said(what, if created == 0 { missing } else { 0 }, surplus));
         }
-        said.extend((surplus > 0).then(|| difference::removed(surplus, "guarded port")));
         said.extend(
             (management && created == 0)
                 .then(|| "the management networks differed and are mended".to_owned()),
@@ -208,6 +226,12 @@ impl Firewall for Iptables {
         said.extend(differs);
         said.extend(self.acceptor.mend(&mut self.kernel)?);
         Ok(Repairs { said })
+    }
+
+    fn counts(&mut self) -> Result<Counts, FirewallError> {
+        let dropped = ipset::counted(&mut self.kernel, Set::DroppedTcp, Set::DroppedUdp)?;
+        let observed = ipset::counted(&mut self.kernel, Set::NoticedTcp, Set::NoticedUdp)?;
+        Ok(counts::joined(dropped, observed))
     }
 
     fn warnings(&mut self) -> Result<Vec<String>, FirewallError> {

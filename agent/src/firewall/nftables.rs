@@ -8,9 +8,9 @@ use std::{
 use fleetknock_core::source::Source;
 
 use super::{
-    Desired, Element, Firewall, FirewallError, Guard, Options, Repairs,
+    Counts, Desired, Element, Firewall, FirewallError, Guard, Options, Repairs,
     accept::Acceptor,
-    conntrack,
+    conntrack, counts,
     difference::{self, Difference},
     kernel::{Kernel, NFTABLES, Request},
     others,
@@ -53,7 +53,6 @@ impl Nftables {
     /// Makes table, rules and guard as they should be; says what differed. Openings and bans stay.
     fn mend_guard(&mut self, guard: &Guard, held: &Holdings) -> Result<Vec<String>, FirewallError> {
         let mut said = held.said(guard.ports.len());
-        let ports: BTreeSet<Vec<u8>> = guard.ports.iter().filter_map(|port| sets::port_key(*port)).collect();
         let (management4, management6) = sets::intervals(guard.management.iter());
         let mut first = Vec::new();
         if held.is_sound() {
@@ -63,11 +62,6 @@ impl Nftables {
         } else {
             first.extend(layout::new_table(self.mark));
         }
-        let before = if held.is_sound() { held.guard.clone() } else { BTreeSet::new() };
-        let missing: Vec<Entry> =
-            ports.difference(&before).map(|key| Entry::new(key.clone(), None)).collect();
-        let surplus: Vec<Entry> =
-            before.difference(&ports).map(|key| Entry::new(key.clone(), None)).collect();
         let mut management_differs = false;
         for (set, wanted, present) in [
             (Set::Management4, &management4, &held.management4),
@@ -81,22 +75,32 @@ impl Nftables {
                 first.extend(add(set, wanted));
             }
         }
+        // What is to be guarded comes first and together with the rules; what no longer is goes last.
+        let mut last = Vec::new();
+        for (set, wanted, present, what) in [
+            (Set::Guard, &guard.ports, &held.guard, "guarded"),
+            (Set::Observed, &guard.observed, &held.observed, "observed"),
+        ] {
+            let wanted: BTreeSet<Vec<u8>> = wanted.iter().filter_map(|port| sets::port_key(*port)).collect();
+            let nothing = BTreeSet::new();
+            let present = if held.is_sound() { present } else { &nothing };
+            let entries = |keys: Vec<&Vec<u8>>| -> Vec<Entry> {
+                keys.into_iter().map(|key| Entry::new(key.clone(), None)).collect()
+            };
+            let missing = entries(wanted.difference(present).collect());
+            let surplus = entries(present.difference(&wanted).collect());
+            first.extend(add(set, &missing));
+            last.extend(surplus.chunks(ELEMENTS_PER_REQUEST).map(|chunk| set.delete(chunk)));
+            if held.is_sound() {
+                said.extend(difference::ports_said(what, missing.len(), surplus.len()));
+            }
+        }
         if held.is_sound() {
-            said.extend((!missing.is_empty()).then(|| {
-                format!(
-                    "{} of the guarded ports {} missing",
-                    missing.len(),
-                    if missing.len() == 1 { "was" } else { "were" }
-                )
-            }));
-            said.extend((!surplus.is_empty()).then(|| difference::removed(surplus.len(), "guarded port")));
             said.extend(
                 management_differs.then(|| "the management networks differed and are mended".to_owned()),
             );
         }
-        // What is to be guarded comes first and together with the rules; what no longer is goes last.
-        first.extend(add(Set::Guard, &missing));
-        first.extend(surplus.chunks(ELEMENTS_PER_REQUEST).map(|chunk| Set::Guard.delete(chunk)));
+        first.extend(last);
         self.kernel.batch("set the guard", &first)?;
         if !held.is_sound() {
             // They went with the table.
@@ -209,6 +213,12 @@ impl Firewall for Nftables {
         }
         said.extend(self.acceptor.mend(&mut self.kernel)?);
         Ok(Repairs { said })
+    }
+
+    fn counts(&mut self) -> Result<Counts, FirewallError> {
+        let dropped = holdings::counted(&mut self.kernel, Set::Dropped)?;
+        let observed = holdings::counted(&mut self.kernel, Set::Noticed)?;
+        Ok(counts::joined(dropped, observed))
     }
 
     fn warnings(&mut self) -> Result<Vec<String>, FirewallError> {

@@ -3,20 +3,21 @@
 //! One opening that cannot be understood is refused by itself and reported as failed; a guard, ban or withdrawal that
 //! cannot be understood refuses the whole message, and with it the stream: half a guard is worse than the old one.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use fleetknock_core::port::{Port, Protocol};
 use fleetknock_proto::{FieldError, Seen, convert, limits, v1};
 
 use crate::{
     capture::Sighting,
+    firewall::Counts,
     picture::{Delta, FleetGuard, OpeningId, Order, Refused, Snapshot},
     window::Kept,
 };
 
 /// Bytes of an opening's id.
 const ID_MAX: usize = 128;
-/// Guarded ports and ranges of the knock space in one guard.
+/// Guarded ports, observed ports and ranges of the knock space in one guard, of each kind.
 const PORTS_MAX: usize = 4_096;
 /// Ports of one opening.
 const OPENING_PORTS_MAX: usize = fleetknock_core::door::OPEN_PORTS_MAX;
@@ -65,6 +66,15 @@ pub fn delta(message: v1::Delta) -> Result<(Delta, Vec<Refused>), FieldError> {
     Ok((change, refused))
 }
 
+/// What was counted on these ports, for the wire; of the others only the first [`limits`] allow.
+pub fn guard_counts(ports: impl Iterator<Item = Port>, totals: &Counts) -> Vec<v1::GuardCount> {
+    let counted = ports.filter_map(|port| {
+        let count = totals.get(&port)?;
+        Some(v1::GuardCount { port: Some(port.into()), dropped: count.dropped, observed: count.observed })
+    });
+    counted.take(PORTS_MAX).collect()
+}
+
 /// A kept observation for the wire.
 pub fn observation(kept: &Kept<Sighting>) -> v1::Observation {
     let Sighting { source, destination, port, time, fingerprint } = kept.seen;
@@ -84,18 +94,30 @@ fn bounded(length: usize, field: &str) -> Result<(), FieldError> {
 }
 
 fn fleet_guard(message: &v1::Guard, field: &str) -> Result<FleetGuard, FieldError> {
-    for (length, name) in [(message.ports.len(), "ports"), (message.knock_space.len(), "knock_space")] {
+    for (length, name) in [
+        (message.ports.len(), "ports"),
+        (message.observed.len(), "observed"),
+        (message.knock_space.len(), "knock_space"),
+    ] {
         if length > PORTS_MAX {
             let reason = format_args!("{length} entries, at most {PORTS_MAX}");
             return Err(FieldError::new(format!("{field}.{name}"), reason));
         }
     }
-    let ports = convert::ports(&message.ports, &format!("{field}.ports"))?;
-    can_be_opened(&ports).map_err(|reason| FieldError::new(format!("{field}.ports"), reason))?;
+    let ports_of = |ports: &[v1::Port], name: &str| {
+        let field = format!("{field}.{name}");
+        let ports = convert::ports(ports, &field)?;
+        can_be_opened(&ports).map_err(|reason| FieldError::new(field, reason))?;
+        Ok::<BTreeSet<Port>, FieldError>(ports.into_iter().collect())
+    };
+    let ports = ports_of(&message.ports, "ports")?;
+    // Whatever is guarded is guarded.
+    let observed = &ports_of(&message.observed, "observed")? - &ports;
     let ranges =
         message.knock_space.iter().map(|range| convert::port_range(range, &format!("{field}.knock_space")));
     Ok(FleetGuard {
-        ports: ports.into_iter().collect(),
+        ports,
+        observed,
         knock_space: ranges.collect::<Result<_, _>>()?,
         icmp: message.icmp,
         management: convert::networks(&message.management, &format!("{field}.management"))?

@@ -115,6 +115,33 @@ fn a_reassertion_says_only_what_is_new_and_a_first_snapshot_everything() {
 }
 
 #[test]
+fn ports_that_are_only_observed_are_opened_and_never_cut() {
+    let now = Instant::now();
+    let mut picture = Picture::default();
+    let guard =
+        FleetGuard { ports: ports(&["tcp/22"]), observed: ports(&["tcp/80"]), ..FleetGuard::default() };
+    let first = Delta {
+        guard: Some(guard.clone()),
+        ..delta(vec![order("o", 1, "203.0.113.5", &["tcp/22", "tcp/80"], 60)])
+    };
+    let changes = picture.take_delta(first, now);
+    let told = changes.guard.unwrap();
+    assert_eq!((told.ports, told.observed), (ports(&["tcp/22"]), ports(&["tcp/80"])));
+    assert_eq!(changes.open[0].elements.len(), 2);
+    assert_eq!(picture.desired(now).guard.observed, ports(&["tcp/80"]));
+
+    let gone = Delta { withdrawn: vec![("o".into(), true)], ..Delta::default() };
+    let changes = picture.take_delta(gone, now);
+    assert_eq!(changes.close.len(), 2);
+    assert_eq!(changes.cut, [element("203.0.113.5", "tcp/22")]);
+
+    // A door that is enforced from now on is a new guard.
+    let enforced = FleetGuard { ports: ports(&["tcp/22", "tcp/80"]), observed: ports(&[]), ..guard };
+    let changes = picture.take_delta(Delta { guard: Some(enforced), ..Delta::default() }, now);
+    assert_eq!(changes.guard.unwrap().ports, ports(&["tcp/22", "tcp/80"]));
+}
+
+#[test]
 fn management_networks_are_never_banned() {
     let now = Instant::now();
     let mut picture = Picture::new(BTreeSet::from(["10.0.0.0/8".parse().unwrap()]));

@@ -3,5 +3,6 @@
 pub(crate) mod cuts;
 pub(crate) mod elsewhere;
 pub(crate) mod guard;
+pub(crate) mod observing;
 pub(crate) mod openings;
 pub(crate) mod repairs;

@@ -86,6 +86,8 @@ impl Driver {
                 &["nft flush set inet fleetknock open4"],
                 &["nft flush set inet fleetknock guard"],
                 &["nft flush set inet fleetknock mgmt4"],
+                &["nft flush set inet fleetknock observed"],
+                &["nft flush chain inet fleetknock refuse"],
                 &["nft flush set inet fleetknock ban6"],
                 &["nft delete element inet fleetknock open6 { fd09::2 . tcp . 7000 }"],
                 &["nft add table inet fleetknock { flags dormant ; }"],
@@ -97,11 +99,13 @@ impl Driver {
                 &["ip6tables-nft -t mangle -E FLEETKNOCK FLEETKNOCK-NEW"],
                 &["nft flush ruleset"],
                 &["iptables-nft -t mangle -D FLEETKNOCK 11"],
+                &["iptables-nft -t mangle -D FLEETKNOCK 21"],
                 &["iptables-nft -t mangle -F", "iptables-nft -t mangle -X"],
                 &["ipset flush"],
                 &["ipset flush fk-open6"],
                 &["ipset del fk-open4 10.9.0.2,tcp:7000"],
                 &["ipset flush fk-mgmt4"],
+                &["ipset flush fk-observed-tcp"],
                 &["nft flush ruleset", "ipset destroy"],
             ],
             Self::IptablesLegacy => &[
@@ -116,6 +120,25 @@ impl Driver {
         }
     }
 
+    /// What a person may do after which nothing is observed, or not counted.
+    pub(crate) fn forgets_observed(self) -> &'static [&'static str] {
+        match self {
+            Self::Nftables => &[
+                "nft flush ruleset",
+                "nft flush set inet fleetknock observed",
+                "nft flush chain inet fleetknock watch",
+                "nft flush chain inet fleetknock notice",
+                "nft flush chain inet fleetknock prerouting",
+            ],
+            Self::IptablesNft => {
+                &["nft flush ruleset", "ipset flush fk-observed-tcp", "iptables-nft -t mangle -F FLEETKNOCK"]
+            }
+            Self::IptablesLegacy => {
+                &["ipset flush", "ip6tables-legacy -t mangle -F", "iptables-legacy -t mangle -F FLEETKNOCK"]
+            }
+        }
+    }
+
     /// What a person may do that adds something to what is ours.
     pub(crate) fn intrusions(self) -> &'static [&'static str] {
         match self {
@@ -126,6 +149,9 @@ impl Driver {
                 "nft add element inet fleetknock open4 { 10.9.0.3 . icmp . 7000 timeout 60s }",
                 "nft add element inet fleetknock guard { tcp . 7005 }",
                 "nft add element inet fleetknock mgmt4 { 10.9.0.3 }",
+                "nft add element inet fleetknock observed { tcp . 7000 }",
+                "nft add rule inet fleetknock notice drop",
+                "nft insert rule inet fleetknock refuse accept",
                 "nft add chain inet fleetknock extra { type filter hook input priority 0 ; }",
                 "nft add set inet fleetknock extra { type ipv4_addr ; }",
                 "nft add element inet fleetknock ban4 { 10.9.0.2 timeout 60s }",
@@ -138,6 +164,7 @@ impl Driver {
                 "ipset -exist add fk-open4 10.9.0.3,tcp:7000 timeout 0",
                 "ipset -exist add fk-open4 10.9.0.3,icmp:8/0",
                 "ipset -exist add fk-guard-tcp 7005",
+                "ipset -exist add fk-observed-tcp 7000",
                 "ipset -exist add fk-mgmt4 10.9.0.3",
                 "ipset -exist add fk-ban4 10.9.0.2 timeout 60",
             ],

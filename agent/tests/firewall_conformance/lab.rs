@@ -260,7 +260,13 @@ pub(crate) fn guard(ports: &[&str], management: &[&str]) -> Guard {
     Guard {
         ports: ports.iter().map(|port| port.parse().unwrap()).collect(),
         management: management.iter().map(|network| network.parse().unwrap()).collect(),
+        ..Guard::default()
     }
+}
+
+/// The same, and these ports are observed.
+pub(crate) fn observing(observed: &[&str], guard: Guard) -> Guard {
+    Guard { observed: observed.iter().map(|port| port.parse().unwrap()).collect(), ..guard }
 }
 
 /// The same picture so much later.

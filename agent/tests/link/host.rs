@@ -11,7 +11,7 @@ use fleetknock_agent::{
     capture::{KnockSpace, Sighting},
     config::OnExit,
     driver::{Driver, Ears, Heard, Parts, metrics::Metrics},
-    firewall::{Desired, Element, Firewall, FirewallError, Guard, Repairs},
+    firewall::{Count, Counts, Desired, Element, Firewall, FirewallError, Guard, Repairs},
     picture::Picture,
 };
 use fleetknock_core::{source::Source, time::Timestamp};
@@ -130,6 +130,7 @@ struct Contents {
     bans: BTreeMap<Source, Instant>,
     cut: Vec<Element>,
     reconciles: usize,
+    counts: Counts,
     refusing: bool,
 }
 
@@ -171,6 +172,12 @@ impl Kernel {
         let element =
             Element { source: source.parse().expect("a source"), port: port.parse().expect("a port") };
         self.lock().openings.insert(element, Instant::now() + PATIENCE);
+    }
+
+    /// What this kernel says that it dropped and noticed.
+    pub(crate) fn count(&self, port: &str, dropped: u64, observed: u64) {
+        let port = port.parse().expect("a port");
+        self.lock().counts.insert(port, Count { dropped, observed });
     }
 
     pub(crate) fn refuse_openings(&self, refusing: bool) {
@@ -246,6 +253,10 @@ impl Firewall for Kernel {
         contents.openings = desired.openings.iter().map(|(element, left)| (*element, end(left))).collect();
         contents.bans = desired.bans.iter().map(|(source, left)| (*source, end(left))).collect();
         Ok(Repairs { said })
+    }
+
+    fn counts(&mut self) -> Result<Counts, FirewallError> {
+        Ok(self.lock().counts.clone())
     }
 
     fn warnings(&mut self) -> Result<Vec<String>, FirewallError> {

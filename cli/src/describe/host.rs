@@ -6,7 +6,7 @@ use fleetknock_proto::v1;
 use super::{facts, indented, when};
 use crate::{
     output::aligned,
-    resource::{labels, offset, ports, some},
+    resource::{labels, offset, port, ports, some},
 };
 
 #[cfg(test)]
@@ -23,6 +23,7 @@ pub(super) fn describe(host: &v1::Host, now: Timestamp) -> String {
         ("Version", some(&host.version)),
         ("Firewall", some(&host.firewall)),
         ("Guards", some(&ports(&host.guarded).replace(',', ", "))),
+        ("Observes", some(&ports(&host.observed).replace(',', ", "))),
         ("For doors", some(&host.doors.join(", "))),
         ("Picture", told(host, host.revision != 0, || format!("revision {}", host.revision))),
         (
@@ -41,6 +42,20 @@ pub(super) fn describe(host: &v1::Host, now: Timestamp) -> String {
             (host.drops_malformed, "malformed"),
         ];
         text.push_str(&aligned(&kinds.map(|(count, what)| vec![format!("  {count}"), what.to_owned()])));
+    }
+    if !host.guard_counts.is_empty() {
+        text.push_str("Came without an opening:\n");
+        let rows = host.guard_counts.iter().map(|count| {
+            let what = match (count.dropped, count.observed) {
+                (dropped, 0) => format!("{dropped} dropped"),
+                (0, observed) => format!("{observed} passed and would have been dropped"),
+                (dropped, observed) => {
+                    format!("{dropped} dropped, {observed} passed and would have been dropped")
+                }
+            };
+            vec![format!("  {}", count.port.as_ref().map_or_else(|| some(""), port)), what]
+        });
+        text.push_str(&aligned(&rows.collect::<Vec<_>>()));
     }
     if !host.warnings.is_empty() {
         text.push_str("Warnings:\n");

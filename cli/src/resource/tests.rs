@@ -61,6 +61,7 @@ fn a_door_is_one_row() {
             "tcp/22",
             "role=bastion",
             "1m30s",
+            "enforce",
             "2",
             "3",
             "48",
@@ -71,6 +72,38 @@ fn a_door_is_one_row() {
             "11s"
         ]
     );
+}
+
+#[test]
+fn a_door_that_observes_says_so_and_can_be_applied_again() {
+    let text = DOOR.replace("spec:\n", "spec:\n  mode: observe\n");
+    let door = yaml::parse(&text).unwrap().remove(0).door;
+    let message = convert::door_message(&door, true);
+    assert_eq!(message.cells(Timestamp::ZERO)[4], "observe");
+    assert_eq!(yaml::parse(&message.document().to_string()).unwrap()[0].door, door);
+}
+
+#[test]
+fn a_host_carries_what_its_guard_counted() {
+    let count = |number, dropped, observed| v1::GuardCount {
+        port: Some(v1::Port { protocol: 1, port: number }),
+        dropped,
+        observed,
+    };
+    let host = v1::Host {
+        observed: vec![v1::Port { protocol: 1, port: 80 }],
+        guard_counts: vec![count(22, 3, 0), count(80, 1, 7)],
+        ..v1::Host::default()
+    };
+    let status = &host.document()["status"];
+    assert_eq!(status["observed"], serde_json::json!(["tcp/80"]));
+    assert_eq!(
+        status["guardCounts"][1],
+        serde_json::json!({ "port": "tcp/80", "dropped": 1, "observed": 7 })
+    );
+    let cells = host.cells(Timestamp::ZERO);
+    let cell = |name: &str| &cells[v1::Host::COLUMNS.iter().position(|(column, _)| *column == name).unwrap()];
+    assert_eq!((cell("REFUSED").as_str(), cell("OBSERVED").as_str()), ("4", "7"));
 }
 
 #[test]

@@ -21,6 +21,8 @@ use crate::{
 
 /// Hosts in a fleet. Beyond it a new host is refused.
 const HOSTS_MAX: usize = 50_000;
+/// Ports of one guard.
+const GUARD_COUNTS_MAX: usize = 4_096;
 /// Characters of a free text that an agent may say.
 const TEXT_MAX: usize = 300;
 
@@ -80,6 +82,7 @@ pub(super) fn bounded(report: pb::HostReport) -> Result<pb::HostReport, Status> 
         last_repair: text(report.last_repair),
         warnings: report.warnings.into_iter().take(16).map(text).collect(),
         addresses: addresses(report.addresses)?,
+        guard_counts: report.guard_counts.into_iter().take(GUARD_COUNTS_MAX).collect(),
         ..report
     })
 }

@@ -75,6 +75,7 @@ impl Told {
             version: host.version.clone(),
             firewall: host.firewall.clone(),
             guarded: state.fleet.guarded(host).into_iter().map(|port: Port| port.into()).collect(),
+            observed: state.fleet.observed(host).into_iter().map(Into::into).collect(),
             doors: state.fleet.doors_on(host).map(|door| door.name().to_string()).collect(),
             ..told
         }

@@ -21,6 +21,9 @@ use crate::{
 /// Names or ids in one question.
 pub(crate) const ASKED_MAX: usize = limits::PAGE_MAX;
 
+/// Ports whose counts are told of one host among others.
+const GUARD_COUNTS_IN_LISTS: usize = 64;
+
 /// Characters of a host's reason for a failure.
 const REASON_MAX: usize = 300;
 
@@ -97,13 +100,24 @@ fn peer(name: &HostName, status: super::Status) -> pb::Peer {
 /// whoever asks knows it.
 pub(crate) fn hosts<'a>(shared: &Shared, names: impl IntoIterator<Item = &'a HostName>) -> Vec<pb::Host> {
     let state = shared.state();
-    names.into_iter().filter_map(|name| host(shared, &state, name)).collect()
+    let hosts: Vec<_> = names.into_iter().filter_map(|name| host(shared, &state, name)).collect();
+    if hosts.len() > 1 { hosts.into_iter().map(in_a_list).collect() } else { hosts }
 }
 
 /// The same of all that are connected here.
 pub(super) fn connected_hosts(shared: &Shared) -> Vec<pb::Host> {
     let state = shared.state();
-    state.sessions.hosts().filter_map(|name| host(shared, &state, name)).collect()
+    state.sessions.hosts().filter_map(|name| host(shared, &state, name)).map(in_a_list).collect()
+}
+
+/// A host among others: of what its guard counted only the busiest ports, so that a page of hosts fits in a message.
+fn in_a_list(mut host: pb::Host) -> pb::Host {
+    if host.guard_counts.len() > GUARD_COUNTS_IN_LISTS {
+        let packets = |count: &pb::GuardCount| count.dropped.saturating_add(count.observed);
+        host.guard_counts.sort_by_key(|count| std::cmp::Reverse(packets(count)));
+        host.guard_counts.truncate(GUARD_COUNTS_IN_LISTS);
+    }
+    host
 }
 
 fn host(shared: &Shared, state: &State, name: &HostName) -> Option<pb::Host> {
@@ -131,6 +145,7 @@ fn host(shared: &Shared, state: &State, name: &HostName) -> Option<pb::Host> {
         last_repair: report.last_repair,
         warnings: report.warnings,
         revision: report.revision,
+        guard_counts: report.guard_counts,
         ..pb::Host::default()
     })
 }

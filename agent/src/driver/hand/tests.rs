@@ -8,7 +8,10 @@ use std::{
 use fleetknock_core::source::Source;
 
 use super::*;
-use crate::{firewall::Guard, picture::OpeningId};
+use crate::{
+    firewall::{Counts, Guard},
+    picture::OpeningId,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -159,6 +162,10 @@ impl Firewall for Recorder {
 
     fn reconcile(&mut self, _: &Desired) -> Result<Repairs, FirewallError> {
         Ok(Repairs::default())
+    }
+
+    fn counts(&mut self) -> Result<Counts, FirewallError> {
+        Ok(Counts::default())
     }
 
     fn warnings(&mut self) -> Result<Vec<String>, FirewallError> {

@@ -34,6 +34,22 @@ fn a_clock_set_back_prolongs_nothing_beyond_the_longest_opening() {
 }
 
 #[test]
+fn a_file_of_a_version_that_observed_nothing_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = StateFile::open(directory.path()).unwrap();
+    let now = Instant::now();
+    let json = serde_json::to_string(&Saved::of(&picture(now), now, NOW_US)).unwrap();
+    let former = json.replace("\"observed\":[\"tcp/80\"],", "");
+    assert_ne!(former, json);
+    fs::write(file.path(), &former).unwrap();
+    let saved = file.load().unwrap().unwrap();
+    // Nor does such a version refuse what is written while nothing is observed.
+    assert_eq!(serde_json::to_string(&saved).unwrap(), former);
+    let guard = saved.into_delta(NOW_US).guard.unwrap();
+    assert_eq!((guard.ports.len(), guard.observed.len()), (1, 0));
+}
+
+#[test]
 fn a_damaged_file_is_refused_with_a_remedy() {
     let directory = tempfile::tempdir().unwrap();
     let file = StateFile::open(directory.path()).unwrap();
@@ -90,6 +106,7 @@ fn picture(now: Instant) -> Picture {
     };
     let guard = FleetGuard {
         ports: ["tcp/22".parse().unwrap()].into(),
+        observed: ["tcp/80".parse().unwrap()].into(),
         knock_space: vec!["tcp/1-65535".parse().unwrap()],
         icmp: true,
         management: ["192.0.2.0/24".parse().unwrap()].into(),

@@ -50,12 +50,17 @@ const PORT: u16 = 4;
 const PORT_TO: u16 = 5;
 const TIMEOUT: u16 = 6;
 const TRANSPORT: u16 = 7;
+const FLAGS: u16 = 8;
 const ENTRIES_MAX: u16 = 19;
+const PACKETS: u16 = 25;
 const ADDRESS_V4: u16 = 1;
 const ADDRESS_V6: u16 = 2;
 
 /// The oldest version that kernels with version 7 still speak.
 const VERSION_SPOKEN: u8 = 6;
+/// `IPSET_FLAG_WITH_COUNTERS`, and the revision of `bitmap:port` that has them, since Linux 3.10.
+const WITH_COUNTERS: u32 = 1 << 3;
+const REVISION_COUNTERS: u8 = 1;
 /// The revision of `hash:ip,port` that every kernel since 2011 has; the other types have revision 0.
 const REVISION_IP_PORT: u8 = 1;
 /// Entries of one timed set at most; more are refused.
@@ -76,6 +81,13 @@ const ERROR_EXISTS: i32 = 4103;
 pub(super) enum Set {
     GuardTcp,
     GuardUdp,
+    ObservedTcp,
+    ObservedUdp,
+    /// What was dropped, and what would have been: filled by rules. Each takes 1 MiB of the kernel's memory.
+    DroppedTcp,
+    DroppedUdp,
+    NoticedTcp,
+    NoticedUdp,
     Open4,
     Open6,
     Ban4,
@@ -87,9 +99,15 @@ pub(super) enum Set {
 }
 
 impl Set {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 16] = [
         Self::GuardTcp,
         Self::GuardUdp,
+        Self::ObservedTcp,
+        Self::ObservedUdp,
+        Self::DroppedTcp,
+        Self::DroppedUdp,
+        Self::NoticedTcp,
+        Self::NoticedUdp,
         Self::Open4,
         Self::Open6,
         Self::Ban4,
@@ -104,6 +122,12 @@ impl Set {
         match self {
             Self::GuardTcp => "fk-guard-tcp",
             Self::GuardUdp => "fk-guard-udp",
+            Self::ObservedTcp => "fk-observed-tcp",
+            Self::ObservedUdp => "fk-observed-udp",
+            Self::DroppedTcp => "fk-dropped-tcp",
+            Self::DroppedUdp => "fk-dropped-udp",
+            Self::NoticedTcp => "fk-noticed-tcp",
+            Self::NoticedUdp => "fk-noticed-udp",
             Self::Open4 => "fk-open4",
             Self::Open6 => "fk-open6",
             Self::Ban4 => "fk-ban4",
@@ -133,7 +157,8 @@ impl Set {
 
     fn kind(self) -> &'static str {
         match self {
-            Self::GuardTcp | Self::GuardUdp => "bitmap:port",
+            Self::GuardTcp | Self::GuardUdp | Self::ObservedTcp | Self::ObservedUdp => "bitmap:port",
+            Self::DroppedTcp | Self::DroppedUdp | Self::NoticedTcp | Self::NoticedUdp => "bitmap:port",
             Self::Open4 | Self::Open6 | Self::Cut4 | Self::Cut6 => "hash:ip,port",
             Self::Ban4 | Self::Ban6 => "hash:ip",
             Self::Management4 | Self::Management6 => "hash:net",
@@ -142,10 +167,15 @@ impl Set {
 
     fn family(self) -> u8 {
         match self {
-            Self::GuardTcp | Self::GuardUdp => UNSPECIFIED,
+            Self::GuardTcp | Self::GuardUdp | Self::ObservedTcp | Self::ObservedUdp => UNSPECIFIED,
+            Self::DroppedTcp | Self::DroppedUdp | Self::NoticedTcp | Self::NoticedUdp => UNSPECIFIED,
             Self::Open4 | Self::Ban4 | Self::Cut4 | Self::Management4 => IPV4,
             Self::Open6 | Self::Ban6 | Self::Cut6 | Self::Management6 => IPV6,
         }
+    }
+
+    fn counts(self) -> bool {
+        matches!(self, Self::DroppedTcp | Self::DroppedUdp | Self::NoticedTcp | Self::NoticedUdp)
     }
 
     fn command(self, kind: u8, more: Vec<Attribute>) -> Request {
@@ -158,7 +188,13 @@ impl Set {
     /// With `NLM_F_EXCL` the kernel says when the set exists; without, only when it exists and differs.
     fn create(self, exclusive: bool) -> Request {
         let (revision, data) = match self.kind() {
-            "bitmap:port" => (0, vec![port16(PORT, 0), port16(PORT_TO, u16::MAX)]),
+            "bitmap:port" => {
+                let mut data = vec![port16(PORT, 0), port16(PORT_TO, u16::MAX)];
+                if self.counts() {
+                    data.push(Attribute::number32(FLAGS, WITH_COUNTERS).in_network_order());
+                }
+                (if self.counts() { REVISION_COUNTERS } else { 0 }, data)
+            }
             "hash:net" => (0, Vec::new()),
             kind => {
                 let revision = if kind == "hash:ip,port" { REVISION_IP_PORT } else { 0 };
@@ -366,13 +402,32 @@ pub(super) fn destroy_all(kernel: &mut Kernel) -> Result<(), FirewallError> {
 
 /// The entries of this set; none when it does not exist.
 pub(super) fn list(kernel: &mut Kernel, set: Set) -> Result<Vec<Entry>, FirewallError> {
+    // A set that is rehashed while it is listed may show an entry twice.
+    let entries: BTreeSet<Entry> = read(kernel, set, |entry| Some(Entry::read(entry)))?.into_iter().collect();
+    Ok(entries.into_iter().collect())
+}
+
+/// The ports of sets that count, with their packets; none when they do not exist.
+pub(super) fn counted(kernel: &mut Kernel, tcp: Set, udp: Set) -> Result<Vec<(Port, u64)>, FirewallError> {
+    let mut counted = Vec::new();
+    for (protocol, set) in [(Protocol::Tcp, tcp), (Protocol::Udp, udp)] {
+        counted.extend(read(kernel, set, |entry| {
+            Some((Port::new(protocol, entry.number16(PORT)?).ok()?, entry.number64(PACKETS)?))
+        })?);
+    }
+    Ok(counted)
+}
+
+fn read<T>(
+    kernel: &mut Kernel,
+    set: Set,
+    each: impl Fn(Reader<'_>) -> Option<T>,
+) -> Result<Vec<T>, FirewallError> {
     let messages = kernel.dump("list a set", &set.command(LIST, Vec::new()), |_, reader| {
         let entries = reader.nest(ENTRIES).into_iter().flat_map(Reader::iter);
-        Some(entries.map(|(_, entry)| Entry::read(Reader::new(entry))).collect::<Vec<_>>())
+        Some(entries.filter_map(|(_, entry)| each(Reader::new(entry))).collect::<Vec<_>>())
     })?;
-    // A set that is rehashed while it is listed may show an entry twice.
-    let entries: BTreeSet<Entry> = messages.unwrap_or_default().into_iter().flatten().collect();
-    Ok(entries.into_iter().collect())
+    Ok(messages.unwrap_or_default().into_iter().flatten().collect())
 }
 
 /// Adds these; of those that exist the time is set.

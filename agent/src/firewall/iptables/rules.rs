@@ -20,6 +20,32 @@ const CHAIN: &str = "FLEETKNOCK";
 const FRESH: &str = "FLEETKNOCK-NEW";
 const JUMPS: [&str; 2] = ["-p tcp -j", "-p udp -j"];
 
+/// The sets of one protocol's ports.
+struct Sets {
+    protocol: &'static str,
+    guard: Set,
+    observed: Set,
+    dropped: Set,
+    noticed: Set,
+}
+
+const PROTOCOLS: [Sets; 2] = [
+    Sets {
+        protocol: "tcp",
+        guard: Set::GuardTcp,
+        observed: Set::ObservedTcp,
+        dropped: Set::DroppedTcp,
+        noticed: Set::NoticedTcp,
+    },
+    Sets {
+        protocol: "udp",
+        guard: Set::GuardUdp,
+        observed: Set::ObservedUdp,
+        dropped: Set::DroppedUdp,
+        noticed: Set::NoticedUdp,
+    },
+];
+
 /// Our chain for one address family.
 pub(super) struct Chain {
     programs: Programs,
@@ -44,19 +70,45 @@ impl Chain {
             "-m addrtype --dst-type UNICAST -j RETURN"
         };
         let mark = self.mark.bit();
-        vec![
-            "-i lo -j RETURN".to_owned(),
-            format!("-p tcp -m set ! --match-set {} dst -j RETURN", Set::GuardTcp.name()),
-            format!("-p udp -m set ! --match-set {} dst -j RETURN", Set::GuardUdp.name()),
-            transit.to_owned(),
-            format!("-m set --match-set {} src,src -j DROP", set(Set::Cut4, Set::Cut6)),
+        let (ban, cut) = (set(Set::Ban4, Set::Ban6), set(Set::Cut4, Set::Cut6));
+        let opened = format!("-m set ! --match-set {ban} src -m set --match-set {open} src,dst");
+        let mut rules = vec!["-i lo -j RETURN".to_owned()];
+        rules.extend(PROTOCOLS.iter().map(|Sets { protocol, guard, observed, .. }| {
+            let (guard, observed) = (guard.name(), observed.name());
+            format!(
+                "-p {protocol} -m set ! --match-set {guard} dst -m set ! --match-set {observed} dst -j RETURN"
+            )
+        }));
+        rules.push(transit.to_owned());
+        rules.extend(PROTOCOLS.iter().map(|Sets { protocol, guard, .. }| {
+            let guard = guard.name();
+            format!("-p {protocol} -m set --match-set {guard} dst -m set --match-set {cut} src,src -j DROP")
+        }));
+        rules.extend([
             "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN".to_owned(),
             format!("-m set --match-set {} src -j RETURN", set(Set::Management4, Set::Management6)),
-            format!("-m set --match-set {} src -j DROP", set(Set::Ban4, Set::Ban6)),
-            format!("-m set --match-set {open} src,dst -j MARK --set-xmark {mark:#x}/{mark:#x}"),
-            format!("-m set --match-set {open} src,dst -j RETURN"),
-            "-j DROP".to_owned(),
-        ]
+            format!("{opened} -j MARK --set-xmark {mark:#x}/{mark:#x}"),
+            format!("{opened} -j RETURN"),
+        ]);
+        // A look into a set that counts counts; what is not in it yet is added, and so is counted as the first.
+        for Sets { protocol, guard, noticed, .. } in &PROTOCOLS {
+            let observed = format!("-p {protocol} -m set ! --match-set {} dst", guard.name());
+            let noticed = noticed.name();
+            rules.extend([
+                format!("{observed} -m set --match-set {noticed} dst -j RETURN"),
+                format!("{observed} -j SET --add-set {noticed} dst"),
+                format!("{observed} -j RETURN"),
+            ]);
+        }
+        for Sets { protocol, dropped, .. } in &PROTOCOLS {
+            let dropped = dropped.name();
+            rules.extend([
+                format!("-p {protocol} -m set --match-set {dropped} dst -j DROP"),
+                format!("-p {protocol} -j SET --add-set {dropped} dst"),
+            ]);
+        }
+        rules.push("-j DROP".to_owned());
+        rules
     }
 
     /// Makes the chain and the jumps to it as they should be, when they are not; says what was wrong. The ports stay

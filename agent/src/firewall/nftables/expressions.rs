@@ -188,6 +188,20 @@ pub(super) fn count() -> Expression {
     Expression { name: "counter", data: Vec::new() }
 }
 
+/// Counts the packet in the element of this set whose key the registers from here on hold; the element is made when it
+/// is the first. Goes on unless there is no room for another element.
+pub(super) fn count_in(set: &str, from: Register) -> Expression {
+    // `NFT_DYNSET_OP_UPDATE` and `NFTA_DYNSET_*`.
+    let counter = vec![Attribute::text(NAME, "counter"), Attribute::nest(DATA, Vec::new())];
+    let data = vec![
+        Attribute::text(1, set),
+        Attribute::number32(3, 1),
+        Attribute::number32(4, from.number()),
+        Attribute::nest(7, counter),
+    ];
+    Expression { name: "dynset", data }
+}
+
 pub(super) fn accept() -> Expression {
     verdict(NF_ACCEPT, None)
 }

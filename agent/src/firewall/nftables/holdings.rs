@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fleetknock_core::port::Port;
+
 use super::{
     super::{
         FirewallError,
@@ -20,6 +22,7 @@ pub(super) struct Holdings {
     table: Table,
     pub(super) rules: Rules,
     pub(super) guard: BTreeSet<Vec<u8>>,
+    pub(super) observed: BTreeSet<Vec<u8>>,
     pub(super) management4: Vec<Entry>,
     pub(super) management6: Vec<Entry>,
     /// Openings and bans, when they were asked for.
@@ -66,9 +69,10 @@ impl Holdings {
         }
         for set in present.ours {
             match set {
-                Set::Guard => {
-                    held.guard = elements(kernel, set)?.into_iter().map(|entry| entry.key).collect()
-                }
+                Set::Guard => held.guard = keys(kernel, set)?,
+                Set::Observed => held.observed = keys(kernel, set)?,
+                // What was counted is read when it is asked for.
+                Set::Dropped | Set::Noticed => {}
                 Set::Management4 => held.management4 = intervals(kernel, set)?,
                 Set::Management6 => held.management6 = intervals(kernel, set)?,
                 // Cut connections are forgotten with a wrong table; they have ended.
@@ -189,6 +193,17 @@ fn read_rules(kernel: &mut Kernel, mark: MarkBit) -> Result<Rules, FirewallError
 fn elements(kernel: &mut Kernel, set: Set) -> Result<Vec<Entry>, FirewallError> {
     let messages =
         kernel.dump("list a set", &set.list_elements(), |_, reader| Some(Entry::read_all(reader)))?;
+    Ok(messages.unwrap_or_default().into_iter().flatten().collect())
+}
+
+fn keys(kernel: &mut Kernel, set: Set) -> Result<BTreeSet<Vec<u8>>, FirewallError> {
+    Ok(elements(kernel, set)?.into_iter().map(|entry| entry.key).collect())
+}
+
+/// The ports of a set that counts, with their packets; none when there is no such set.
+pub(super) fn counted(kernel: &mut Kernel, set: Set) -> Result<Vec<(Port, u64)>, FirewallError> {
+    let messages = kernel
+        .dump("list what was counted", &set.list_elements(), |_, reader| Some(sets::read_counts(reader)))?;
     Ok(messages.unwrap_or_default().into_iter().flatten().collect())
 }
 

@@ -4,15 +4,23 @@
 //! hook prerouting, priority -150: after connection tracking (-200), before destination NAT (-100), so that published
 //! container ports and NodePorts are seen as the outside names them
 //!
-//! chain prerouting                        chain gate
-//!   iif lo                    return        fib daddr type unicast           return   not for this host: transit
-//!   l4proto . dport @guard    goto gate     saddr . l4proto . sport @cut4/6  drop     the end of a cut connection
-//!                                           ct state established,related     return
-//!                                           saddr @mgmt4/6                   return
-//!                                           saddr @ban4/6                    drop
-//!                                           saddr . l4proto . dport @open4/6 mark, accept
-//!                                           counter                          drop
+//! chain prerouting                         chain gate
+//!   iif lo                     return        fib daddr type unicast           return   not for this host: transit
+//!   l4proto . dport @guard     goto gate     saddr . l4proto . sport @cut4/6  drop     the end of a cut connection
+//!   l4proto . dport @observed  goto watch    ct state established,related     return
+//!                                            saddr @mgmt4/6                   return
+//! chain refuse                               saddr @ban4/6                    goto refuse
+//!   update @dropped { l4proto . dport        saddr . l4proto . dport @open4/6 mark, accept
+//!   counter }                  drop                                           goto refuse
+//!   counter                    drop
+//!                                          chain watch: as the gate, but cut connections live, and it goes to notice
+//! chain notice
+//!   update @noticed { l4proto . dport counter }
 //! ```
+//!
+//! Ports of doors that only observe go another way than guarded ones, on which nothing can be dropped. What is counted is
+//! counted in elements that the rules make themselves: they stay when a port is guarded, observed or neither in turn, and
+//! cost no lookup before the end of the way. The sets have room for every port there is.
 //!
 //! Broadcast, multicast and anycast destinations are this host's as much as its own addresses, so only `unicast` passes
 //! as transit. A packet too short to have ports matches no rule and passes.
@@ -27,7 +35,7 @@ use super::{
     },
     TABLE,
     expressions::{
-        self, Expression, Header, Meta, Register, accept, back, count, drop, equal, go_to,
+        self, Expression, Header, Meta, Register, accept, back, count, count_in, drop, equal, go_to,
         load_connection_state, load_destination_type, load_meta, load_payload, look_up, mask_and_xor,
         store_mark, unequal,
     },
@@ -80,21 +88,27 @@ const UNICAST: u32 = 1;
 /// Longer than the fifteen minutes for which TCP sends again by default (tcp(7), `tcp_retries2`).
 pub(super) const CUT_MS: u64 = 20 * 60 * 1000;
 
-/// One of our two chains.
+/// One of our chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chain {
     Prerouting,
     Gate,
+    Refuse,
+    Watch,
+    Notice,
 }
 
 impl Chain {
-    /// The gate first: the other goes to it.
-    pub(super) const ALL: [Self; 2] = [Self::Gate, Self::Prerouting];
+    /// Each after those to which it goes.
+    pub(super) const ALL: [Self; 5] = [Self::Refuse, Self::Gate, Self::Notice, Self::Watch, Self::Prerouting];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Prerouting => "prerouting",
             Self::Gate => "gate",
+            Self::Refuse => "refuse",
+            Self::Watch => "watch",
+            Self::Notice => "notice",
         }
     }
 
@@ -135,15 +149,27 @@ impl Chain {
                     equal(Register::First, &LOOPBACK.to_ne_bytes()),
                     back(),
                 ];
-                let guarded = vec![
-                    load_meta(Meta::TransportProtocol, Register::First),
-                    load_payload(Header::Transport, 2, 2, Register::FirstSecond),
-                    look_up(Set::Guard.name(), Register::First),
-                    go_to(Self::Gate.name()),
-                ];
-                vec![lo, guarded]
+                let [guarded, observed] =
+                    [(Set::Guard, Self::Gate), (Set::Observed, Self::Watch)].map(|(set, chain)| {
+                        let mut rule = Vec::from(load_service());
+                        rule.extend([look_up(set.name(), Register::First), go_to(chain.name())]);
+                        rule
+                    });
+                vec![lo, guarded, observed]
             }
-            Self::Gate => gate(mark),
+            Self::Gate => way(mark, true, Self::Refuse),
+            Self::Refuse => {
+                let mut counted = Vec::from(load_service());
+                counted.extend([count_in(Set::Dropped.name(), Register::First), drop()]);
+                // Whatever cannot be counted by port.
+                vec![counted, vec![count(), drop()]]
+            }
+            Self::Watch => way(mark, false, Self::Notice),
+            Self::Notice => {
+                let mut counted = Vec::from(load_service());
+                counted.push(count_in(Set::Noticed.name(), Register::First));
+                vec![counted]
+            }
         }
     }
 
@@ -163,7 +189,16 @@ impl Chain {
     }
 }
 
-fn gate(mark: MarkBit) -> Vec<Vec<Expression>> {
+/// The protocol and the destination port, as the sets of ports have them.
+fn load_service() -> [Expression; 2] {
+    [
+        load_meta(Meta::TransportProtocol, Register::First),
+        load_payload(Header::Transport, 2, 2, Register::FirstSecond),
+    ]
+}
+
+/// The way of a packet to a port of ours; it ends in a chain for those without an opening.
+fn way(mark: MarkBit, cuts: bool, end: Chain) -> Vec<Vec<Expression>> {
     let transit =
         vec![load_destination_type(Register::First), equal(Register::First, &UNICAST.to_ne_bytes()), back()];
     let established = vec![
@@ -173,7 +208,8 @@ fn gate(mark: MarkBit) -> Vec<Vec<Expression>> {
         back(),
     ];
     let mut rules = vec![transit];
-    for (version, set) in [(Version::Four, Set::Cut4), (Version::Six, Set::Cut6)] {
+    let cut: &[_] = if cuts { &[(Version::Four, Set::Cut4), (Version::Six, Set::Cut6)] } else { &[] };
+    for (version, set) in cut {
         let mut rule = version.load_source();
         rule.extend([
             version.load_protocol(),
@@ -191,7 +227,7 @@ fn gate(mark: MarkBit) -> Vec<Vec<Expression>> {
     }
     for (version, set) in [(Version::Four, Set::Ban4), (Version::Six, Set::Ban6)] {
         let mut rule = version.load_source();
-        rule.extend([look_up(set.name(), Register::First), drop()]);
+        rule.extend([look_up(set.name(), Register::First), go_to(end.name())]);
         rules.push(rule);
     }
     for (version, set) in [(Version::Four, Set::Open4), (Version::Six, Set::Open6)] {
@@ -207,7 +243,7 @@ fn gate(mark: MarkBit) -> Vec<Vec<Expression>> {
         ]);
         rules.push(rule);
     }
-    rules.push(vec![count(), drop()]);
+    rules.push(vec![go_to(end.name())]);
     rules
 }
 

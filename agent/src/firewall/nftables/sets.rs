@@ -41,6 +41,8 @@ const DESCRIPTION_SIZE: u16 = 1;
 /// `NFT_SET_*`.
 const INTERVAL: u32 = 0x4;
 const TIMEOUT: u32 = 0x10;
+/// Elements are made by rules.
+const EVALUATED: u32 = 0x20;
 
 /// `NFTA_SET_ELEM_LIST_*` and `NFTA_SET_ELEM_*`.
 const LIST_TABLE: u16 = 1;
@@ -51,6 +53,10 @@ const ELEMENT_KEY: u16 = 1;
 const ELEMENT_FLAGS: u16 = 3;
 const ELEMENT_TIMEOUT: u16 = 4;
 const ELEMENT_EXPIRATION: u16 = 5;
+const ELEMENT_EXPRESSION: u16 = 7;
+/// `NFTA_EXPR_DATA`, `NFTA_COUNTER_PACKETS`.
+const EXPRESSION_DATA: u16 = 2;
+const COUNTER_PACKETS: u16 = 2;
 const DATA_VALUE: u16 = 1;
 const INTERVAL_END: u32 = 1;
 
@@ -62,8 +68,8 @@ const TYPE_SERVICE: u32 = 13;
 /// Bits of each in the type of several fields.
 const TYPE_BITS: u32 = 6;
 
-/// Elements of one kind at most; more are refused by the kernel with `ENFILE`.
-const TIMED_MAX: u32 = 131_072;
+/// Elements of one kind at most; more are refused by the kernel with `ENFILE`. All TCP and UDP ports there are, too.
+const SIZE: u32 = 131_072;
 /// Elements of one request: the list's length is counted in 16 bits, and an element takes up to 56 bytes.
 pub(super) const ELEMENTS_PER_REQUEST: usize = 500;
 
@@ -77,6 +83,11 @@ pub(in super::super) const UDP: u8 = 17;
 pub(super) enum Set {
     /// Guarded ports: protocol, port.
     Guard,
+    /// Ports of doors that only observe: the same.
+    Observed,
+    /// What was dropped by port, and what would have been: the same, made by rules.
+    Dropped,
+    Noticed,
     /// Openings: source, protocol, port. One set per address family, as all that follow.
     Open4,
     Open6,
@@ -92,8 +103,11 @@ pub(super) enum Set {
 }
 
 impl Set {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Guard,
+        Self::Observed,
+        Self::Dropped,
+        Self::Noticed,
         Self::Open4,
         Self::Open6,
         Self::Ban4,
@@ -107,6 +121,9 @@ impl Set {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Guard => "guard",
+            Self::Observed => "observed",
+            Self::Dropped => "dropped",
+            Self::Noticed => "noticed",
             Self::Open4 => "open4",
             Self::Open6 => "open6",
             Self::Ban4 => "ban4",
@@ -133,7 +150,9 @@ impl Set {
     fn key(self) -> (u32, u32) {
         let service = |address: u32| (address << TYPE_BITS | TYPE_PROTOCOL) << TYPE_BITS | TYPE_SERVICE;
         match self {
-            Self::Guard => (TYPE_PROTOCOL << TYPE_BITS | TYPE_SERVICE, 8),
+            Self::Guard | Self::Observed | Self::Dropped | Self::Noticed => {
+                (TYPE_PROTOCOL << TYPE_BITS | TYPE_SERVICE, 8)
+            }
             Self::Open4 | Self::Cut4 => (service(TYPE_IPV4), 12),
             Self::Open6 | Self::Cut6 => (service(TYPE_IPV6), 24),
             Self::Ban4 | Self::Management4 => (TYPE_IPV4, 4),
@@ -143,7 +162,8 @@ impl Set {
 
     fn flags(self) -> u32 {
         match self {
-            Self::Guard => 0,
+            Self::Guard | Self::Observed => 0,
+            Self::Dropped | Self::Noticed => EVALUATED,
             Self::Management4 | Self::Management6 => INTERVAL,
             _ => TIMEOUT,
         }
@@ -158,8 +178,8 @@ impl Set {
             Attribute::number32(SET_KEY_TYPE, key_type),
             Attribute::number32(SET_KEY_LENGTH, key_length),
         ];
-        if self.flags() == TIMEOUT {
-            let size = Attribute::number32(DESCRIPTION_SIZE, TIMED_MAX);
+        if matches!(self.flags(), TIMEOUT | EVALUATED) {
+            let size = Attribute::number32(DESCRIPTION_SIZE, SIZE);
             attributes.push(Attribute::nest(SET_DESCRIPTION, vec![size]));
         }
         attributes
@@ -252,8 +272,7 @@ impl Entry {
 
     /// The elements in one message of a dump.
     pub(super) fn read_all(message: Reader<'_>) -> Vec<Self> {
-        let elements = message.nest(LIST_ELEMENTS).into_iter().flat_map(Reader::iter);
-        elements.filter_map(|(_, element)| Self::read(Reader::new(element))).collect()
+        elements(message).filter_map(Self::read).collect()
     }
 
     fn read(element: Reader<'_>) -> Option<Self> {
@@ -261,6 +280,21 @@ impl Entry {
         let end = element.number32(ELEMENT_FLAGS).is_some_and(|flags| flags & INTERVAL_END != 0);
         Some(Self { key, end, remaining_ms: element.number64(ELEMENT_EXPIRATION) })
     }
+}
+
+fn elements(message: Reader<'_>) -> impl Iterator<Item = Reader<'_>> {
+    let elements = message.nest(LIST_ELEMENTS).into_iter().flat_map(Reader::iter);
+    elements.map(|(_, element)| Reader::new(element))
+}
+
+/// The ports and packets in one message of a dump of a set that counts. What we would never have counted is left out.
+pub(super) fn read_counts(message: Reader<'_>) -> Vec<(Port, u64)> {
+    let counts = elements(message).filter_map(|element| {
+        let key = element.nest(ELEMENT_KEY)?.bytes(DATA_VALUE)?;
+        let counter = element.nest(ELEMENT_EXPRESSION)?.nest(EXPRESSION_DATA)?;
+        Some((read_port(key)?, counter.number64(COUNTER_PACKETS)?))
+    });
+    counts.collect()
 }
 
 /// `None` for what is neither TCP nor UDP.

@@ -7,7 +7,7 @@ use fleetknock_proto::Seen;
 use proptest::prelude::*;
 
 use super::*;
-use crate::window::Window;
+use crate::{firewall::Count, window::Window};
 
 #[test]
 fn a_delta_is_understood() {
@@ -19,7 +19,7 @@ fn a_delta_is_understood() {
             icmp: true,
             keep_window_ms: 0,
             management: vec!["192.0.2.0/24".to_owned()],
-            observed: Vec::new(),
+            observed: vec![tcp(22), tcp(80)],
         }),
         openings: vec![opening("o", "::ffff:203.0.113.5", 22)],
         withdrawn: vec![v1::Withdrawal { id: "w".to_owned(), kill_connections: true }],
@@ -33,7 +33,10 @@ fn a_delta_is_understood() {
     assert_eq!(delta.openings[0].remaining, Duration::from_secs(9));
     assert_eq!(delta.withdrawn, [("w".into(), true)]);
     assert_eq!(delta.bans[0].1, Duration::from_millis(1_500));
-    assert_eq!(delta.guard.unwrap().management.len(), 1);
+    let guard = delta.guard.unwrap();
+    assert_eq!(guard.management.len(), 1);
+    assert_eq!(guard.ports, ["tcp/22".parse().unwrap()].into());
+    assert_eq!(guard.observed, ["tcp/80".parse().unwrap()].into(), "what is guarded is guarded");
 }
 
 #[test]
@@ -74,12 +77,41 @@ fn anything_else_that_is_bad_refuses_the_message() {
             "delta.guard.ports[0].port",
         ),
         (
+            v1::Delta {
+                guard: Some(v1::Guard { observed: vec![tcp(80); 4_097], ..v1::Guard::default() }),
+                ..v1::Delta::default()
+            },
+            "delta.guard.observed",
+        ),
+        (
+            v1::Delta {
+                guard: Some(v1::Guard {
+                    observed: vec![v1::Port { protocol: v1::Protocol::Icmp.into(), port: 22 }],
+                    ..v1::Guard::default()
+                }),
+                ..v1::Delta::default()
+            },
+            "delta.guard.observed",
+        ),
+        (
             v1::Delta { withdrawn: vec![v1::Withdrawal::default(); 4_097], ..v1::Delta::default() },
             "delta.withdrawn",
         ),
     ] {
         assert_eq!(delta(message).unwrap_err().field, field);
     }
+}
+
+#[test]
+fn counts_of_the_guard_s_ports_are_reported_and_bounded() {
+    let port = |number: u16| Port::new(Protocol::Tcp, number).unwrap();
+    let totals: Counts =
+        (1..=5_000).map(|n| (port(n), Count { dropped: u64::from(n), observed: 1 })).collect();
+    let counts = guard_counts([port(22), port(6_000), port(80)].into_iter(), &totals);
+    let said: Vec<_> =
+        counts.iter().map(|count| (count.port.as_ref().unwrap().port, count.dropped)).collect();
+    assert_eq!(said, [(22, 22), (80, 80)]);
+    assert_eq!(guard_counts(totals.keys().copied(), &totals).len(), 4_096);
 }
 
 proptest! {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use fleetknock_agent::firewall::{Desired, Repairs};
 
-use crate::lab::{CLIENT, CLIENT6, Lab, OTHER, OTHER6, guard, later, opening, serve_tcp, shell};
+use crate::lab::{CLIENT, CLIENT6, Lab, OTHER, OTHER6, guard, later, observing, opening, serve_tcp, shell};
 
 pub(crate) fn what_was_flushed_or_deleted_is_put_back(lab: &Lab) {
     serve_tcp(7000);
@@ -87,7 +87,10 @@ pub(crate) fn of_ten_thousand_openings(lab: &Lab) {
 
 fn desired() -> Desired {
     let mut desired = Desired {
-        guard: guard(&["tcp/7000", "udp/7001"], &["192.0.2.0/24", "2001:db8::/32"]),
+        guard: observing(
+            &["tcp/7003", "udp/7000"],
+            guard(&["tcp/7000", "udp/7001"], &["192.0.2.0/24", "2001:db8::/32"]),
+        ),
         ..Desired::default()
     };
     desired.openings.extend([opening(CLIENT, "tcp/7000", 600), opening(CLIENT6, "tcp/7000", 600)]);
@@ -105,6 +108,11 @@ fn meddle(command: &str) {
 fn stable(listing: &str) -> String {
     let mut words: Vec<String> = Vec::new();
     for line in listing.lines() {
+        // Elements that the rules make themselves.
+        let counted = line.contains("counter packets") && !line.trim_start().starts_with("counter");
+        if counted || line.starts_with("add fk-dropped-") || line.starts_with("add fk-noticed-") {
+            continue;
+        }
         let line: Vec<&str> = line
             .split_whitespace()
             .map(|word| word.trim_end_matches(','))

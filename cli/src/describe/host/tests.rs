@@ -44,6 +44,7 @@ Addresses:    10.0.0.5, 2001:db8::5
 Version:      0.1.0
 Firewall:     nftables
 Guards:       tcp/22, tcp/443
+Observes:     -
 For doors:    bastion-ssh, web
 Picture:      revision 77
 Clock:        +1.2ms ±0.4ms from the fleet's time
@@ -75,6 +76,7 @@ Addresses:    10.0.0.5, 2001:db8::5
 Version:      0.1.0
 Firewall:     nftables
 Guards:       tcp/22, tcp/443
+Observes:     -
 For doors:    bastion-ssh, web
 Picture:      -
 Clock:        -
@@ -87,4 +89,26 @@ Dropped:      -
     let text = describe(&seen, now);
     assert!(text.contains("Last seen:    2026-11-22T15:30:00.000Z (11s ago)\n"), "{text}");
     assert!(text.contains("Dropped:      3\n"), "{text}");
+}
+
+#[test]
+fn what_came_without_an_opening_is_shown_by_port() {
+    let count = |number, dropped, observed| v1::GuardCount {
+        port: Some(v1::Port { protocol: 1, port: number }),
+        dropped,
+        observed,
+    };
+    let host = v1::Host {
+        observed: vec![v1::Port { protocol: 1, port: 8080 }],
+        guard_counts: vec![count(22, 3, 0), count(8080, 0, 12), count(443, 1, 2)],
+        ..host()
+    };
+    let text = describe(&host, Timestamp::from_millis(1_795_361_411_500));
+    assert!(text.contains("Observes:     tcp/8080\n"), "{text}");
+    let shown = "Came without an opening:
+  tcp/22    3 dropped
+  tcp/8080  12 passed and would have been dropped
+  tcp/443   1 dropped, 2 passed and would have been dropped
+";
+    assert!(text.ends_with(shown), "{text}");
 }

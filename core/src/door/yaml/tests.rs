@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    door::{DoorParts, Knock, Opens, Sequence, Step},
+    door::{DoorParts, Knock, Mode, Opens, Sequence, Step},
     host::{HostSelector, Labels},
     port::{Port, Protocol},
 };
@@ -190,6 +190,26 @@ fn later_kinds_of_knock_are_named_as_such() {
 }
 
 #[test]
+fn a_door_observes_or_enforces_and_enforces_unless_it_says_so() {
+    assert_eq!(bastion().mode(), Mode::Enforce);
+    for (written, mode) in [("observe", Mode::Observe), ("enforce", Mode::Enforce)] {
+        let text = change("spec:\n", &format!("spec:\n  mode: {written}\n"));
+        let door = parse(&text).unwrap().remove(0).door;
+        assert_eq!(door.mode(), mode);
+        let json = serde_json::to_string(&vec![DoorDocument::new(&door, true)]).unwrap();
+        let again = parse(&json).unwrap().remove(0).door;
+        assert_eq!(again, door);
+    }
+    for wrong in ["audit", "Observe", "\"\"", "[observe]", "1"] {
+        let text = change("spec:\n", &format!("spec:\n  mode: {wrong}\n"));
+        let error = parse(&text).unwrap_err().to_string();
+        assert!(error.starts_with("8: spec.mode: "), "{wrong}: {error}");
+    }
+    let error = parse(&change("spec:\n", "spec:\n  mode: audit\n")).unwrap_err();
+    assert_eq!(error.reason, "a door's mode is 'enforce' or 'observe'");
+}
+
+#[test]
 fn errors_never_quote_what_stands_around_them() {
     for (from, to) in [
         ("within: 15s", "within: [}"),
@@ -344,15 +364,16 @@ fn door() -> impl Strategy<Value = Door> {
         selector(),
         prop::collection::btree_set(opened, 1..5),
         1_000..=86_400_000u64,
+        prop::sample::select(vec![Mode::Enforce, Mode::Observe]),
     )
-        .prop_map(|(name, labels, steps, within, sources, hosts, ports, duration)| {
+        .prop_map(|(name, labels, steps, within, sources, hosts, ports, duration, mode)| {
             Door::new(DoorParts {
                 name: name.parse().unwrap(),
                 labels,
                 knock: Knock::Sequence(Sequence { steps, within: Duration::from_millis(within) }),
                 sources,
                 opens: Opens { hosts, ports, duration: Duration::from_millis(duration) },
-                mode: Default::default(),
+                mode,
             })
             .unwrap()
         })
