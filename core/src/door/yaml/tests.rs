@@ -284,6 +284,25 @@ spec:
 }
 
 #[test]
+fn debug_shows_no_step() {
+    let door = bastion();
+    let seen = crate::knock::Observation {
+        id: crate::knock::ObservationId { host: crate::host::HostId(0), boot: 1, counter: 2 },
+        source: "203.0.113.5".parse().unwrap(),
+        port: "tcp/7412".parse().unwrap(),
+        time: crate::time::Timestamp::from_millis(1),
+        uncertainty: std::time::Duration::ZERO,
+        fingerprint: 0,
+    };
+    let document = DoorDocument::new(&door, true);
+    for text in [format!("{door:?} {door:#?}"), format!("{document:?} {document:#?}"), format!("{seen:?}")] {
+        for secret in ["7412", "23981", "51003", "db-1", "edge"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+}
+
+#[test]
 fn an_unrevealed_door_shows_no_secret_and_is_no_door() {
     let text = print(&bastion(), false);
     for secret in ["7412", "23981", "51003", "db-1", "edge"] {
