@@ -18,7 +18,11 @@ use fleetknock_runtime::{
 };
 use ipnet::IpNet;
 
-use crate::{membership, store::StoreSpec};
+use crate::{
+    membership,
+    seal::{self, Keyring, command::Command},
+    store::StoreSpec,
+};
 
 pub use self::etcd::{EtcdSettings, EtcdSettingsError};
 
@@ -29,9 +33,11 @@ Examples:
   fleetknock-controller --store embedded:/var/lib/fleetknock --insecure
       one controller that keeps its state in a directory, in plain text, for a lab
   fleetknock-controller --store etcd:https://10.0.0.1:2379,https://10.0.0.2:2379 --listen 0.0.0.0:7600 \
-      --name ctl-1 --advertise https://10.0.1.1:7600 --tls-cert ctl-1.crt --tls-key ctl-1.key --tls-ca ca.crt
+      --name ctl-1 --advertise https://10.0.1.1:7600 --tls-cert ctl-1.crt --tls-key ctl-1.key --tls-ca ca.crt \
+      --seal-key seal.key
       one of several controllers that share an etcd; each has its own name, address and certificate, such as
-      fleetknock pki issue controller ctl-1 makes
+      fleetknock pki issue controller ctl-1 makes, and all have the seal key that
+      fleetknock-controller seal-key --out seal.key makes
   fleetknock-controller --config /etc/fleetknock/controller.yaml --check-config
       whether the settings are valid
 
@@ -46,11 +52,16 @@ pub struct Settings {
     pub listen: SocketAddr,
 
     /// Where the fleet's state is kept: embedded:DIR or etcd:URL[,URL…]
-    #[arg(long, value_name = "STORE", default_value = "embedded:/var/lib/fleetknock/controller")]
+    #[arg(
+        global = true,
+        long,
+        value_name = "STORE",
+        default_value = "embedded:/var/lib/fleetknock/controller"
+    )]
     pub store: StoreSpec,
 
     /// The fleet's name in a shared store
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(global = true, long, value_name = "NAME", default_value = "default")]
     pub fleet: HostName,
 
     /// This controller's name, unique in the fleet; the machine's host name unless given
@@ -64,6 +75,10 @@ pub struct Settings {
     /// How long the others wait before they take over from this one when it is gone without a word
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub lease: Duration,
+
+    /// Seals the doors in the store: files, each with one key, or env:NAME; the first seals, all open
+    #[arg(global = true, long, value_name = "SOURCE", value_delimiter = ',')]
+    pub seal_key: Vec<String>,
 
     /// How to use an etcd.
     #[command(flatten)]
@@ -118,12 +133,16 @@ pub struct Settings {
     pub log_format: Format,
 
     /// Read settings from this YAML file too
-    #[arg(long, value_name = "FILE")]
+    #[arg(global = true, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
     /// Check the settings and exit
     #[arg(long)]
     pub check_config: bool,
+
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
 }
 
 impl Settings {
@@ -187,6 +206,14 @@ impl Settings {
             )));
         }
         self.store_of_fleet()?;
+        if self.keyring()?.is_empty() && !self.insecure {
+            return Err(usage(
+                "--seal-key is missing: without it the steps of all doors lie in the store in the clear; make a key \
+                 with `fleetknock-controller seal-key --out FILE` and give --seal-key FILE, the same to every controller \
+                 of the fleet"
+                    .to_owned(),
+            ));
+        }
         fleetknock_runtime::log::check(&self.log).map_err(|error| usage(format!("--log: {error}")))
     }
 
@@ -241,6 +268,16 @@ impl Settings {
         completed.map_err(|error| fleetknock_runtime::exit::coded(fleetknock_runtime::exit::USAGE, error))
     }
 
+    /// The keys that seal what is secret in the store; none when none is given.
+    ///
+    /// # Errors
+    /// One line that names the source and the remedy, and nothing that it holds.
+    pub fn keyring(&self) -> anyhow::Result<Keyring> {
+        let keys = seal::source::read(&self.seal_key, &|name| std::env::var_os(name));
+        let ring = keys.and_then(|keys| Ok(Keyring::new(self.fleet.as_str(), keys)?));
+        ring.map_err(|error| fleetknock_runtime::exit::coded(fleetknock_runtime::exit::USAGE, error))
+    }
+
     /// How the matcher shall follow knocks.
     pub fn matcher(&self) -> matcher::Config {
         let policy = MissPolicy { misses: self.ban_misses, window: self.ban_window };
@@ -293,11 +330,23 @@ mod tests {
     }
 
     #[test]
+    fn what_the_store_needs_may_stand_after_the_command() {
+        let args =
+            ["x", "reseal", "--store=etcd:https://h:2379", "--etcd-ca=c", "--fleet=f", "--seal-key=n,o"];
+        let settings = Settings::try_parse_from(args).unwrap();
+        assert!(matches!(settings.command, Some(Command::Reseal)));
+        assert_eq!(
+            (settings.store.to_string().as_str(), settings.fleet.as_str()),
+            ("etcd:https://h:2379", "f")
+        );
+        assert_eq!((settings.seal_key.join(" ").as_str(), settings.etcd.authority.is_some()), ("n o", true));
+    }
+
+    #[test]
     fn with_tls_the_address_for_peers_is_https() {
         let tls = ["fleetknock-controller", "--tls-cert=c", "--tls-key=k", "--tls-ca=a,b"];
         let parse = |args: &[&str]| Settings::try_parse_from(args).unwrap();
         let settings = parse(&tls);
-        settings.check().unwrap();
         assert_eq!(settings.address(), "https://127.0.0.1:7600");
         assert_eq!(settings.tls_files(&settings.name()).unwrap().unwrap().authorities.len(), 2);
         assert_eq!(parse(&["x", "--insecure"]).address(), "http://127.0.0.1:7600");
@@ -306,6 +355,7 @@ mod tests {
             (vec!["x", "--insecure", "--advertise=https://10.0.0.1:7600"], "must begin with http://"),
             ([&tls[..], &["--insecure"]].concat(), "are both given"),
             (vec!["x", "--tls-cert=c"], "with --tls-cert give --tls-key and --tls-ca too"),
+            (tls.to_vec(), "--seal-key is missing"),
         ] {
             let error = parse(&wrong).check().unwrap_err();
             assert!(error.to_string().contains(said), "{error}");

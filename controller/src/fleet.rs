@@ -104,10 +104,11 @@ impl Fleet {
         (fleet, broken)
     }
 
-    /// Forgets everything and takes in a listing of the whole store; host numbers stay.
+    /// Forgets everything and takes in a listing of the whole store; host numbers stay. Of a door or a host whose record
+    /// is there and cannot be read, what was known stays: as if it were absent, its guard would be taken off.
     pub fn replace(&mut self, listing: Listing) -> Vec<RecordError> {
-        self.doors.clear();
-        self.hosts.clear();
+        let mut doors = std::mem::take(&mut self.doors);
+        let mut hosts = std::mem::take(&mut self.hosts);
         self.openings.clear();
         self.openings_by_id.clear();
         self.bans.clear();
@@ -118,6 +119,15 @@ impl Fleet {
         let mut broken = Vec::new();
         for Entry { key, value, revision } in listing.entries {
             if let Effect::Broken(error) = self.put(&key, &value, revision) {
+                match key.parse() {
+                    Ok(Key::Door(name)) => {
+                        self.doors.extend(doors.remove(&name).map(|known| (name, known)));
+                    }
+                    Ok(Key::Host(name)) => {
+                        self.hosts.extend(hosts.remove(&name).map(|known| (name, known)));
+                    }
+                    _ => {}
+                }
                 broken.push(error);
             }
         }

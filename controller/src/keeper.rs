@@ -120,8 +120,9 @@ async fn resync(shared: &Shared, why: &str) -> Watch {
     shared.advance(revision);
     shared.rules_changed();
     shared.members_changed();
+    let now = shared.now();
     for error in broken {
-        tracing::warn!("{error}");
+        say(shared, &Effect::Broken(error), now, &HashSet::new());
     }
     tracing::info!(revision, "the store was read anew");
     watch
@@ -137,6 +138,7 @@ fn say(shared: &Shared, effect: &Effect, now: Timestamp, told: &HashSet<Subject>
         },
         Effect::Broken(error) => {
             tracing::warn!("{error}");
+            shared.metrics.records_broken.inc();
             plain(pb::EventKind::Warning, error.to_string())
         }
         Effect::DoorApplied(door) => pb::Event {

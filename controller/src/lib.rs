@@ -19,6 +19,7 @@ pub mod membership;
 pub mod metrics;
 pub mod peers;
 pub mod record;
+pub mod seal;
 pub mod serve;
 pub mod sessions;
 pub mod shared;

@@ -8,6 +8,9 @@ use fleetknock_runtime::{config, exit, harden, log};
 fn main() -> ExitCode {
     exit::run("fleetknock-controller", || {
         let settings: Settings = config::load(std::env::args_os())?;
+        if let Some(command) = &settings.command {
+            return command.run(&settings);
+        }
         settings.check()?;
         if settings.check_config {
             let text = "configuration is valid\n".to_owned();

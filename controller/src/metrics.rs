@@ -67,6 +67,8 @@ pub struct Metrics {
     pub resyncs: Counter,
     /// Transactions that lost a race and were decided again.
     pub conflicts: Counter,
+    /// Records of the store that could not be read, each time they were.
+    pub records_broken: Counter,
 }
 
 impl Metrics {
@@ -103,6 +105,8 @@ impl Metrics {
         registry.register("agents_connected", "Agents connected now", self.agents.clone());
         registry.register("sources_in_flight", "Sources that the matcher follows now", self.sources.clone());
         registry.register("store_resyncs", "Times the whole store was read anew", self.resyncs.clone());
+        let broken = "Records of the store that could not be read, such as sealed ones without their key";
+        registry.register("store_records_broken", broken, self.records_broken.clone());
         registry.register("store_conflicts", "Transactions that lost a race", self.conflicts.clone());
     }
 }

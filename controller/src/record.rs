@@ -16,6 +16,8 @@ use fleetknock_core::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::seal;
+
 pub mod audit;
 pub mod token;
 
@@ -312,7 +314,7 @@ pub struct BanRecord {
     pub by: By,
 }
 
-/// The form of the documents. A reader refuses a newer one.
+/// The form of the documents. A reader refuses a newer one; 2 is that of a sealed one ([`seal::FORMAT`]).
 const FORMAT: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -342,6 +344,9 @@ pub fn decode<T: DeserializeOwned>(key: &Key, bytes: &[u8]) -> Result<T, RecordE
     // serde_json's errors give a place, never the contents.
     let place = |e: serde_json::Error| format!("not a record: line {} column {}", e.line(), e.column());
     let Format { format } = serde_json::from_slice(bytes).map_err(|e| wrong(place(e)))?;
+    if format == seal::FORMAT {
+        return Err(wrong(seal::why_unopened(bytes)));
+    }
     if format > FORMAT {
         return Err(wrong(format!(
             "its format {format} is newer than this version's {FORMAT}; upgrade this controller"

@@ -33,9 +33,10 @@ use crate::{
     control_api, decide, keeper, matching, membership,
     metrics::Metrics,
     peers::{self, Peers},
+    seal::Sealed,
     sessions::FleetWide,
     shared::{Parts, Shared},
-    store::{self, Watch},
+    store::{self, Store, Watch},
     trust::{Entrance, Trust, gate::GateLayer},
 };
 
@@ -85,6 +86,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .await
         .map_err(|error| exit::coded(exit::UNAVAILABLE, error))
         .with_context(|| format!("cannot open --store {}", settings.store))?;
+    let keyring = settings.keyring()?;
+    if keyring.is_empty() {
+        tracing::warn!(
+            store = %settings.store,
+            "NOT SEALED: no --seal-key, so the steps of all doors lie in the store in the clear"
+        );
+    }
+    let store: Arc<dyn Store> = Arc::new(Sealed::new(store, keyring));
     let Some(read) = drain.token().run_until_cancelled(keeper::load_patiently(&*store)).await else {
         return Ok(());
     };

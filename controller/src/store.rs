@@ -27,6 +27,7 @@ mod leases;
 pub mod ledger;
 pub mod memory;
 mod mirror;
+mod print;
 pub mod spec;
 
 /// The largest value in bytes. etcd refuses requests above 1.5 MiB.
@@ -45,8 +46,8 @@ pub const LEASE_MAX: Duration = Duration::from_secs(3600);
 /// A point in the store's history. 0 is before everything.
 pub type Revision = u64;
 
-/// A key with its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A key with its value. `Debug` does not print secret values.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Relative to the fleet.
     pub key: String,
@@ -100,8 +101,8 @@ pub struct Expect {
     pub revision: Revision,
 }
 
-/// One change of a transaction, or as a watch reports it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One change of a transaction, or as a watch reports it. `Debug` does not print secret values.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Change {
     /// Removes a key; fine when there is none.
     Delete {
@@ -181,6 +182,19 @@ pub async fn open(spec: &StoreSpec) -> Result<Arc<dyn Store>, StoreError> {
             "this controller was built without etcd: use embedded:DIR or a build with the feature `etcd`"
                 .to_owned(),
         )),
+    }
+}
+
+/// Makes sure that nothing which a store no longer holds can be read from its files. For etcd that is the operator's to
+/// do. Nobody may have the store open.
+///
+/// # Errors
+///
+/// As [`open`].
+pub async fn scrub(spec: &StoreSpec) -> Result<(), StoreError> {
+    match spec {
+        StoreSpec::Embedded { directory } => embedded::EmbeddedStore::rewrite(directory.clone()).await,
+        StoreSpec::Etcd(_) => Ok(()),
     }
 }
 

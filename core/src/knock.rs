@@ -1,6 +1,6 @@
 //! A knock, and an agent's report of it.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::{host::HostId, port::Port, source::Source, time::Timestamp};
 
@@ -16,8 +16,9 @@ pub struct ObservationId {
     pub counter: u64,
 }
 
-/// An agent's report of one knock, its time corrected to the controller's clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An agent's report of one knock, its time corrected to the controller's clock. `Debug` does not print its port, which
+/// may be a step of some door.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Observation {
     /// Makes redelivery harmless.
     pub id: ObservationId,
@@ -31,4 +32,18 @@ pub struct Observation {
     pub uncertainty: Duration,
     /// Equal for a packet and its retransmission, derived from the TCP source port and sequence number. 0: cannot tell.
     pub fingerprint: u32,
+}
+
+impl fmt::Debug for Observation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, source, port: _, time, uncertainty, fingerprint } = self;
+        f.debug_struct("Observation")
+            .field("id", id)
+            .field("source", source)
+            .field("port", &"(secret)")
+            .field("time", time)
+            .field("uncertainty", uncertainty)
+            .field("fingerprint", fingerprint)
+            .finish()
+    }
 }

@@ -23,6 +23,7 @@ pub mod v1 {
 pub mod convert;
 mod field;
 pub mod limits;
+mod secret;
 pub mod status;
 
 pub use convert::Seen;

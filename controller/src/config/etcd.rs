@@ -31,27 +31,27 @@ const PRIVATE_KEY: &str = "PRIVATE KEY-----";
 #[derive(Args, Clone, Debug)]
 pub struct EtcdSettings {
     /// The authority that signed the certificates of etcd's members (PEM); needed for https
-    #[arg(long = "etcd-ca", value_name = "FILE")]
+    #[arg(global = true, long = "etcd-ca", value_name = "FILE")]
     pub authority: Option<PathBuf>,
 
     /// The certificate to show to etcd (PEM), where it asks for one
-    #[arg(long = "etcd-cert", value_name = "FILE")]
+    #[arg(global = true, long = "etcd-cert", value_name = "FILE")]
     pub certificate: Option<PathBuf>,
 
     /// The private key of that certificate (PEM), in a file that others cannot read
-    #[arg(long = "etcd-key", value_name = "FILE")]
+    #[arg(global = true, long = "etcd-key", value_name = "FILE")]
     pub key: Option<PathBuf>,
 
     /// The user to log in to etcd as, where it has authentication on
-    #[arg(long = "etcd-user", value_name = "NAME")]
+    #[arg(global = true, long = "etcd-user", value_name = "NAME")]
     pub user: Option<String>,
 
     /// Holds that user's password and nothing else, in a file that others cannot read
-    #[arg(long = "etcd-password-file", value_name = "FILE")]
+    #[arg(global = true, long = "etcd-password-file", value_name = "FILE")]
     pub password_file: Option<PathBuf>,
 
     /// Where in etcd fleets are kept: the keys of this one lie under PATHFLEET/
-    #[arg(long = "etcd-prefix", value_name = "PATH", default_value = PREFIX_DEFAULT, value_parser = prefix)]
+    #[arg(global = true, long = "etcd-prefix", value_name = "PATH", default_value = PREFIX_DEFAULT, value_parser = prefix)]
     pub prefix: String,
 }
 
@@ -178,7 +178,7 @@ fn both<'a, A, B>(
 }
 
 fn pem(flag: &'static str, path: &Path, begin: &str, secret: bool) -> Result<Vec<u8>, EtcdSettingsError> {
-    let bytes = read(flag, path, PEM_BYTES_MAX, secret)?;
+    let bytes = read_file(flag, path, PEM_BYTES_MAX, secret)?;
     if bytes.windows(begin.len()).any(|window| window == begin.as_bytes()) {
         return Ok(bytes);
     }
@@ -189,7 +189,7 @@ fn pem(flag: &'static str, path: &Path, begin: &str, secret: bool) -> Result<Vec
 /// One line. The newline that editors put at its end is no part of the password.
 fn password(path: &Path) -> Result<String, EtcdSettingsError> {
     const FLAG: &str = "--etcd-password-file";
-    let bytes = read(FLAG, path, PASSWORD_BYTES_MAX, true)?;
+    let bytes = read_file(FLAG, path, PASSWORD_BYTES_MAX, true)?;
     let text =
         String::from_utf8(bytes).map_err(|_| content(FLAG, path, "it is not UTF-8 text".to_owned()))?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
@@ -200,15 +200,27 @@ fn password(path: &Path) -> Result<String, EtcdSettingsError> {
     Ok(line.to_owned())
 }
 
-fn read(flag: &'static str, path: &Path, bytes_max: u64, secret: bool) -> Result<Vec<u8>, EtcdSettingsError> {
+/// Reads a file that a setting names; one with a secret is refused when others can read it.
+///
+/// # Errors
+/// [`EtcdSettingsError`] names the setting, the file and the remedy, and nothing that the file holds.
+pub(crate) fn read_file(
+    flag: &'static str,
+    path: &Path,
+    bytes_max: u64,
+    secret: bool,
+) -> Result<Vec<u8>, EtcdSettingsError> {
     let unreadable = |source| EtcdSettingsError::Unreadable { flag, path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     // Of the open file, so that it cannot be another one by the time it is read.
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o7777;
+    let metadata = file.metadata().map_err(unreadable)?;
+    let mode = metadata.permissions().mode() & 0o7777;
     if secret && mode & MODE_REFUSED != 0 {
         return Err(EtcdSettingsError::Open { flag, path: path.to_owned(), mode });
     }
-    let mut bytes = Vec::new();
+    // Room for all of it, so that no half of a secret is left behind where it grew from.
+    let mut bytes =
+        Vec::with_capacity(usize::try_from(metadata.len().min(bytes_max) + 1).unwrap_or_default());
     let length = file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if length as u64 > bytes_max {
         return Err(content(flag, path, format!("it has more than {bytes_max} bytes")));

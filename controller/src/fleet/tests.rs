@@ -26,6 +26,49 @@ fn a_broken_record_is_left_aside_and_said() {
 }
 
 #[test]
+fn a_record_that_can_no_longer_be_read_keeps_its_guard_when_everything_is_read_anew() {
+    let entry = |key: &str, value: &'static [u8], revision| Entry {
+        key: key.to_owned(),
+        value: Bytes::from_static(value),
+        revision,
+    };
+    let door: &[u8] =
+        br#"{"format":1,"record":{"door":{"name":"d","knock":{"sequence":{"steps":[{"port":"tcp/7412"}],
+        "within":{"secs":15,"nanos":0}}},"opens":{"hosts":{"names":["h"]},"ports":["tcp/22"],
+        "for":{"secs":30,"nanos":0}}},"created":0,"updated":0}}"#;
+    let host: &[u8] =
+        br#"{"format":1,"record":{"name":"h","labels":{},"addresses":[],"management":[],"version":"",
+        "firewall":"","created":0}}"#;
+    let (mut fleet, broken) = Fleet::load(Listing {
+        entries: vec![entry("doors/d", door, 1), entry("doors/gone", b"x", 2), entry("hosts/h", host, 3)],
+        revision: 3,
+    });
+    assert_eq!(broken.len(), 1, "{broken:?}");
+    let name: HostName = "h".parse().unwrap();
+    let known = fleet.doors().clone();
+
+    let sealed = br#"{"format":2,"sealed":{"key":"k","nonce":"","text":""}}"#;
+    for round in 0..2 {
+        let broken = fleet.replace(Listing {
+            entries: vec![
+                entry("doors/d", sealed, 5),
+                entry("doors/new", sealed, 6),
+                entry("hosts/h", b"x", 7),
+            ],
+            revision: 7 + round,
+        });
+        assert_eq!(broken.len(), 3, "{broken:?}");
+        assert!(broken[0].reason.contains("sealed with key 'k'"), "{broken:?}");
+        // What was known of it, with the revision of that: nobody overwrites unseen what is there now.
+        assert_eq!(fleet.doors(), &known);
+        assert_eq!(fleet.guarded(&fleet.hosts()[&name].record), BTreeSet::from(["tcp/22".parse().unwrap()]));
+    }
+    // A record that is gone is gone.
+    assert_eq!(fleet.replace(Listing { entries: vec![], revision: 9 }), []);
+    assert!(fleet.doors().is_empty() && fleet.hosts().is_empty());
+}
+
+#[test]
 fn a_ban_ends_by_its_time_and_by_its_deletion() {
     let source: Source = "203.0.113.5".parse().unwrap();
     let at = Timestamp::from_millis;

@@ -12,7 +12,8 @@ use fleetknock_runtime::backoff::Backoff;
 use crate::{
     fleet::Fleet,
     grant,
-    record::{IdentityRecord, Key, decode},
+    record::{IdentityRecord, Key, RecordError, decode},
+    seal,
     shared::Shared,
     store::{Entry, Listing, Store, StoreError, Transaction, Watch},
     wire,
@@ -32,9 +33,10 @@ pub async fn load_patiently(store: &dyn Store) -> Result<(Fleet, Watch), StoreEr
         match read_identified(store).await {
             Ok((listing, watch)) => {
                 let (fleet, broken) = Fleet::load(listing);
-                for error in broken {
+                for error in &broken {
                     tracing::warn!("{error}");
                 }
+                refuse_unknown_doors(&broken)?;
                 return Ok((fleet, watch));
             }
             Err(error) if error.is_retryable() => {
@@ -47,6 +49,20 @@ pub async fn load_patiently(store: &dyn Store) -> Result<(Fleet, Watch), StoreEr
             Err(error) => return Err(error),
         }
     }
+}
+
+/// A door that cannot be read must not count as absent: that would take its guard off.
+fn refuse_unknown_doors(broken: &[RecordError]) -> Result<(), StoreError> {
+    let mut doors = broken.iter().filter(|error| seal::is_secret(&error.key));
+    let Some(RecordError { key, reason }) = doors.next() else { return Ok(()) };
+    let more = match doors.count() {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    Err(StoreError::Broken(format!(
+        "'{key}'{more} cannot be read, and without it nobody knows what to guard, so this controller does not start: \
+         {reason}"
+    )))
 }
 
 /// The whole store again, and a watch from there, as soon as it answers and is this fleet's.

@@ -86,6 +86,20 @@ impl EmbeddedStore {
         Ok(Self { path, mirror, requests: Some(requests), writer: Some(writer) })
     }
 
+    /// Writes the file of a directory anew, with what it holds and nothing that it no longer does.
+    ///
+    /// # Errors
+    ///
+    /// As [`EmbeddedStore::open`]; the file is then as it was.
+    pub async fn rewrite(directory: PathBuf) -> Result<(), StoreError> {
+        let path = directory.clone();
+        let rewritten = task::spawn_blocking(move || {
+            let _held = Directory::hold(&directory)?;
+            disk::rewrite(&directory)
+        });
+        rewritten.await.map_err(|error| disk::broken(&path, &format!("rewriting it failed: {error}")))?
+    }
+
     fn open_blocking(directory: &Path) -> Result<(Directory, RedbFile, Picture), StoreError> {
         let held = Directory::hold(directory)?;
         let mut disk = RedbFile::open(directory)?;

@@ -23,8 +23,8 @@ pub(super) const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How many commits a watch takes out of the history at a time, which bounds how long it holds the lock.
 const READ_AHEAD_MAX: usize = 64;
 
-/// A value and the revision that set it.
-#[derive(Clone, Debug)]
+/// A value and the revision that set it. `Debug` does not print the value, which may be secret.
+#[derive(Clone)]
 pub(super) struct Kept {
     pub(super) value: Bytes,
     pub(super) revision: Revision,

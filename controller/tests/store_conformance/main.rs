@@ -24,6 +24,7 @@ mod etcd_server;
 mod leases;
 mod memory;
 mod model;
+mod sealed;
 mod suite;
 mod support;
 

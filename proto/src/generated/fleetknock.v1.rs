@@ -272,6 +272,7 @@ pub struct DropCounters {
 }
 /// One knock. The host and the boot are those of the stream's Hello.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Observation {
     /// Rises by one with each knock of this boot; capture order.
     #[prost(uint64, tag = "1")]
@@ -747,6 +748,7 @@ pub struct HostSelector {
     pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Step {
     #[prost(message, optional, tag = "1")]
     pub hosts: ::core::option::Option<HostSelector>,
@@ -1412,6 +1414,7 @@ pub mod create_token_request {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct CreateTokenResponse {
     #[prost(message, optional, tag = "1")]
     pub token: ::core::option::Option<Token>,
@@ -3804,6 +3807,7 @@ pub mod control_service_server {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct EnrolRequest {
     #[prost(string, tag = "1")]
     pub token: ::prost::alloc::string::String,

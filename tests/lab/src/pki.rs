@@ -73,6 +73,20 @@ impl Pki {
         self.issue(name, &["controller", name, "--ip", &address.to_string()])
     }
 
+    /// A new key of this name, with which controllers seal what they store. It is kept beside the certificates, and made
+    /// when it is first asked for.
+    ///
+    /// # Errors
+    /// When the program is not built, or fails.
+    pub fn seal_key(&self, id: &str) -> Result<String> {
+        let file = self.directory.join(format!("seal-{id}.key"));
+        let path = text(&file)?.to_owned();
+        if !file.exists() {
+            run("fleetknock-controller", &["seal-key", "--id", id, "--out", &path])?;
+        }
+        Ok(path)
+    }
+
     /// A certificate for a user with this role.
     ///
     /// # Errors
@@ -194,16 +208,19 @@ impl Identity {
     }
 }
 
-/// Runs `fleetknock pki`, which talks to nobody, outside of all hosts.
 fn pki(arguments: &[&str]) -> Result<()> {
-    let output = Command::new(programs::path("fleetknock")?)
-        .arg("pki")
+    run("fleetknock", &[&["pki"], arguments].concat())
+}
+
+/// Runs a program that talks to nobody, outside of all hosts.
+fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    let output = Command::new(programs::path(program)?)
         .args(arguments)
         .stdin(Stdio::null())
         .output()
-        .context("cannot run fleetknock")?;
+        .with_context(|| format!("cannot run {program}"))?;
     if !output.status.success() {
-        bail!("fleetknock pki {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        bail!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }

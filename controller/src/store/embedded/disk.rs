@@ -82,7 +82,21 @@ impl Disk for RedbFile {
     }
 }
 
+/// Writes the file anew. redb leaves what was deleted in pages that it may use again, where it can still be read.
+pub(super) fn rewrite(directory: &Path) -> Result<(), StoreError> {
+    let path = directory.join(FILE);
+    let found = read(&open(&path)?).map_err(|error| error.into_store_error(&path))?;
+    make_with(directory, |database| fill(database, &found))
+}
+
 fn make(directory: &Path) -> Result<(), StoreError> {
+    make_with(directory, |_| Ok(()))
+}
+
+fn make_with(
+    directory: &Path,
+    fill: impl FnOnce(&Database) -> Result<(), DiskError>,
+) -> Result<(), StoreError> {
     let path = directory.join(FILE_NEW);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(failure(&path, error)),
@@ -91,7 +105,7 @@ fn make(directory: &Path) -> Result<(), StoreError> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
     drop(file.map_err(|error| failure(&path, error))?);
     let database = Database::create(&path).map_err(|error| failure(&path, error))?;
-    initialise(&database).map_err(|error| error.into_store_error(&path))?;
+    initialise(&database).and_then(|()| fill(&database)).map_err(|error| error.into_store_error(&path))?;
     drop(database);
     let named = fs::rename(&path, directory.join(FILE)).and_then(|()| File::open(directory)?.sync_all());
     named.map_err(|error| failure(&path, error))
@@ -116,6 +130,23 @@ fn initialise(database: &Database) -> Result<(), DiskError> {
         let mut numbers = transaction.open_table(NUMBERS)?;
         numbers.insert(NUMBER_FORMAT, FORMAT)?;
         numbers.insert(NUMBER_REVISION, 0)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+fn fill(database: &Database, found: &Found) -> Result<(), DiskError> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    {
+        let mut entries = transaction.open_table(ENTRIES)?;
+        for entry in found.picture.list("").entries {
+            entries.insert(entry.key.as_str(), (entry.revision, entry.value.as_ref()))?;
+        }
+        let mut bound = transaction.open_table(BOUND)?;
+        for (key, lease) in &found.bound {
+            bound.insert(key.as_str(), lease.0)?;
+        }
+        transaction.open_table(NUMBERS)?.insert(NUMBER_REVISION, found.picture.revision())?;
     }
     Ok(transaction.commit()?)
 }

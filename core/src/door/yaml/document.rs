@@ -1,6 +1,6 @@
 //! A door as it is written, to YAML and to JSON.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
 
@@ -58,14 +58,20 @@ pub struct KnockDocument {
     pub within: String,
 }
 
-/// One step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// One step. `Debug` prints neither its hosts nor its port.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct StepDocument {
     /// Where it counts.
     #[serde(skip_serializing_if = "HostSelector::is_any")]
     pub hosts: HostSelector,
     /// Such as `tcp/7412`, or [`SECRET`].
     pub port: String,
+}
+
+impl fmt::Debug for StepDocument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StepDocument(secret)")
+    }
 }
 
 impl StepDocument {

@@ -167,7 +167,7 @@ fn every_mistake_gives_its_line_its_field_and_a_remedy() {
             "",
             "16: spec.opens: the field 'hosts' is missing; name hosts or labels, or write 'hosts: {}' for every host",
         ),
-        ("  opens:", "  opens: 5\n  x:", "16: unknown field 'x' in spec; known are knock, sources, opens"),
+        ("  opens:", "  opens: 5\n  x:", "16: unknown field 'x' in spec; known are mode, knock, sources, opens"),
         ("kind: Door", "kind: Door\nkind: Door", "4: a field is given twice; keep one of them"),
     ] {
         let error = parse(&change(from, to)).unwrap_err();
@@ -301,6 +301,25 @@ spec:
     for: 1m30s
 "
     );
+}
+
+#[test]
+fn debug_shows_no_step() {
+    let door = bastion();
+    let seen = crate::knock::Observation {
+        id: crate::knock::ObservationId { host: crate::host::HostId(0), boot: 1, counter: 2 },
+        source: "203.0.113.5".parse().unwrap(),
+        port: "tcp/7412".parse().unwrap(),
+        time: crate::time::Timestamp::from_millis(1),
+        uncertainty: std::time::Duration::ZERO,
+        fingerprint: 0,
+    };
+    let document = DoorDocument::new(&door, true);
+    for text in [format!("{door:?} {door:#?}"), format!("{document:?} {document:#?}"), format!("{seen:?}")] {
+        for secret in ["7412", "23981", "51003", "db-1", "edge"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
 }
 
 #[test]

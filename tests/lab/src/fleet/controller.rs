@@ -51,15 +51,19 @@ impl Controller {
         Self::showing(host, store, more, None)
     }
 
-    /// The same as its fleet trusts: with a certificate of its own, or in plain text.
+    /// The same as its fleet trusts: with a certificate of its own and, unless the flags name others, a key of the fleet
+    /// that seals what it stores; or in plain text.
     ///
     /// # Errors
     /// When no certificate can be made.
     pub(super) fn trusted(host: Host, store: &str, more: &[String], trust: &Trust) -> Result<Self> {
         let Trust::Mutual { pki, operator } = trust else { return Ok(Self::new(host, store, more)) };
         let own = pki.controller(host.name(), host.v4())?;
-        // What a controller takes with certificates only, such as a key for what it stores, belongs here.
-        Ok(Self::showing(host, store, more, Some(Shown { own, operator: operator.clone() })))
+        let mut more = more.to_vec();
+        if !more.iter().any(|flag| flag == "--seal-key") {
+            more.extend(["--seal-key".to_owned(), pki.seal_key("lab")?]);
+        }
+        Ok(Self::showing(host, store, &more, Some(Shown { own, operator: operator.clone() })))
     }
 
     fn showing(host: Host, store: &str, more: &[String], shown: Option<Shown>) -> Self {
