@@ -98,6 +98,10 @@ async fn one(
                 anyhow!("controllers are not deleted; stop '{name}', and it leaves the fleet by itself");
             return Err(exit::coded(exit::USAGE, error));
         }
+        Kind::Event => {
+            let error = anyhow!("events are not deleted; the oldest give way to new ones");
+            return Err(exit::coded(exit::USAGE, error));
+        }
         Kind::Attempt => {
             let error = anyhow!("attempts are not deleted; 'fleetknock ban {name}' stops a source");
             return Err(exit::coded(exit::USAGE, error));

@@ -69,6 +69,11 @@ pub(crate) async fn run(command: &Describe, controllers: &Controllers, out: &mut
             let member = controllers.read(async |mut client| client.get_controller(request.clone()).await);
             controller::describe(&member.await?, now)
         }
+        Kind::Event => {
+            let error =
+                anyhow!("events cannot be described; 'fleetknock get events -o yaml' shows all there is");
+            return Err(exit::coded(exit::USAGE, error));
+        }
         Kind::Attempt => {
             let error =
                 anyhow!("attempts cannot be described; 'fleetknock get attempts SOURCE' shows all there is");

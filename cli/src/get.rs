@@ -10,14 +10,15 @@ use fleetknock_runtime::exit;
 
 use crate::{
     controllers::Controllers,
-    kind::{Kind, Label},
+    kind::{Code, Kind, Label, Since},
     output::{Format, Out},
 };
 
-/// List doors, hosts, openings, bans, attempts or controllers
+/// List doors, hosts, openings, bans, attempts, controllers or events
 ///
 /// Lists are complete: every page is asked for. When a controller does not answer the one that is asked, a warning says
-/// that what only it knows is missing.
+/// that what only it knows is missing. Events are those of the audit trail, oldest first: the last 10,000, of at most 90
+/// days; bans by policy are not among them (see: fleetknock watch, and the audit logs of the controllers).
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   fleetknock get doors
@@ -25,7 +26,9 @@ use crate::{
   fleetknock get hosts -l role=edge -o wide
   fleetknock get openings --source 203.0.113.5 --ended
   fleetknock get attempts --door bastion-ssh
-  fleetknock get controllers -o wide")]
+  fleetknock get controllers -o wide
+  fleetknock get events --since 1h -o wide
+  fleetknock get events --code door-applied,door-deleted --actor 'user alice' -o json")]
 pub(crate) struct Get {
     /// What to list; the singular works too
     kind: Kind,
@@ -37,10 +40,10 @@ pub(crate) struct Get {
     /// Show the steps of doors, in json and yaml
     #[arg(long)]
     reveal: bool,
-    /// Only openings and attempts of this door
+    /// Only openings, attempts and events of this door
     #[arg(long, value_name = "NAME")]
     door: Option<String>,
-    /// Only openings and attempts of this source
+    /// Only openings, attempts and events of this source
     #[arg(long, value_name = "ADDRESS")]
     source: Option<Source>,
     /// Only doors and hosts with this label; several must all be there
@@ -49,6 +52,15 @@ pub(crate) struct Get {
     /// Openings that ended within the last hour too
     #[arg(long)]
     ended: bool,
+    /// Only events since then: how long ago, or a time like 2026-11-22T15:30:00Z
+    #[arg(long, value_name = "TIME")]
+    since: Option<Since>,
+    /// Only events of these codes, such as door-applied
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
+    code: Vec<Code>,
+    /// Only events of this actor, such as 'user alice'
+    #[arg(long, value_name = "WHO")]
+    actor: Option<String>,
 }
 
 pub(crate) async fn run(command: &Get, controllers: &Controllers, out: &mut Out) -> anyhow::Result<()> {
@@ -168,6 +180,25 @@ pub(crate) async fn run(command: &Get, controllers: &Controllers, out: &mut Out)
             .await?;
             out.list(format, &members)?;
         }
+        (Kind::Event, _) => {
+            let request = v1::ListEventsRequest {
+                page_size,
+                since_ms: command.since.map_or(0, |since| since.millis(out.now())),
+                door: door(),
+                source: source(),
+                kinds: command.code.iter().map(|Code(kind)| (*kind).into()).collect(),
+                actor: command.actor.clone().unwrap_or_default(),
+                ..v1::ListEventsRequest::default()
+            };
+            let events = pages(async |page_token| {
+                let request = v1::ListEventsRequest { page_token, ..request.clone() };
+                let page =
+                    controllers.read(async |mut client| client.list_events(request.clone()).await).await?;
+                Ok((page.events, page.next_page_token))
+            })
+            .await?;
+            out.list(format, &events)?;
+        }
     }
     say_unanswered(&unanswered, out)?;
     Ok(())
@@ -191,7 +222,8 @@ impl Get {
     /// A filter that would be passed over is refused: the list would seem to be what it is not.
     fn check(&self) -> anyhow::Result<()> {
         let named = self.name.is_some() && self.kind != Kind::Attempt;
-        let by_use = matches!(self.kind, Kind::Opening | Kind::Attempt) && !named;
+        let by_use = matches!(self.kind, Kind::Opening | Kind::Attempt | Kind::Event) && !named;
+        let of_events = self.kind == Kind::Event;
         let by_label = matches!(self.kind, Kind::Door | Kind::Host) && !named;
         let wrong = [
             ("--door", self.door.is_some() && !by_use),
@@ -199,6 +231,10 @@ impl Get {
             ("--label", !self.labels.is_empty() && !by_label),
             ("--ended", self.ended && (self.kind != Kind::Opening || named)),
             ("--reveal", self.reveal && self.kind != Kind::Door),
+            ("--since", self.since.is_some() && !of_events),
+            ("--code", !self.code.is_empty() && !of_events),
+            ("--actor", self.actor.is_some() && !of_events),
+            ("a name", self.name.is_some() && of_events),
         ];
         match wrong.iter().find(|(_, wrong)| *wrong) {
             Some((flag, _)) => Err(exit::coded(
@@ -263,6 +299,7 @@ mod tests {
             "attempts 192.0.2.1 --door a",
             "controllers",
             "ctl ctl-1",
+            "events --since 1h --code door-applied,opening-granted --actor a --door a --source 192.0.2.1",
         ] {
             assert!(check(fine).is_ok(), "{fine}");
         }
@@ -275,6 +312,11 @@ mod tests {
             "host a -l a=b",
             "controllers -l a=b",
             "ctl --door a",
+            "events x",
+            "events --ended",
+            "doors --since 1h",
+            "bans --actor a",
+            "hosts --code repaired",
         ] {
             assert!(check(wrong).is_err(), "{wrong}");
         }

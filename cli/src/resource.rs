@@ -13,10 +13,12 @@ use serde_json::{Map, Value, json};
 use crate::output::{ago, remaining, time_value};
 
 mod controller;
+mod event;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use controller::{answers, controller_state, leads, peer_state};
+pub(crate) use event::actor_document;
 
 /// Something that can be listed.
 pub(crate) trait Resource {

@@ -11,7 +11,9 @@ use serde_json::json;
 
 use crate::{
     controllers::Controllers,
+    kind::event_kind,
     output::{Format, Out, time_value},
+    resource::{actor_document, some},
 };
 
 /// Waits between attempts to reconnect: quick at first, and not in step with other watchers.
@@ -107,7 +109,7 @@ fn show(event: &v1::Event, format: Format, out: &mut Out) -> std::io::Result<()>
 
 /// Such as `2026-11-22T15:30:11.250Z  opening-granted  [ctl-2]  bastion-ssh  203.0.113.5  opened for 30s`.
 fn line(event: &v1::Event) -> String {
-    let mut parts = vec![Timestamp::from_millis(event.time_ms).to_string(), kind(event.kind())];
+    let mut parts = vec![Timestamp::from_millis(event.time_ms).to_string(), event_kind(event.kind())];
     if !event.controller.is_empty() {
         parts.push(format!("[{}]", event.controller));
     }
@@ -116,11 +118,14 @@ fn line(event: &v1::Event) -> String {
     if !event.message.is_empty() {
         parts.push(event.message.clone());
     }
+    if let Some(actor) = event.actor.as_ref().filter(|actor| !actor.who.is_empty()) {
+        parts.push(format!("({} from {})", actor.who, some(&actor.address)));
+    }
     parts.join("  ")
 }
 
 fn document(event: &v1::Event) -> serde_json::Value {
-    let mut document = json!({ "kind": kind(event.kind()), "time": time_value(event.time_ms) });
+    let mut document = json!({ "kind": event_kind(event.kind()), "time": time_value(event.time_ms) });
     let named = [
         ("door", &event.door),
         ("source", &event.source),
@@ -132,13 +137,20 @@ fn document(event: &v1::Event) -> serde_json::Value {
     for (name, value) in named.into_iter().filter(|(_, value)| !value.is_empty()) {
         document[name] = json!(value);
     }
+    if !event.id.is_empty() {
+        document["id"] = json!(event.id);
+    }
+    if let Some(actor) = &event.actor {
+        document["actor"] = actor_document(actor);
+    }
+    if !event.changes.is_empty() {
+        let changes = event
+            .changes
+            .iter()
+            .map(|change| json!({ "after": change.after, "before": change.before, "field": change.field }));
+        document["changes"] = changes.collect();
+    }
     document
-}
-
-/// Such as `opening-granted`.
-fn kind(kind: v1::EventKind) -> String {
-    let name = kind.as_str_name();
-    name.strip_prefix("EVENT_KIND_").unwrap_or(name).to_lowercase().replace('_', "-")
 }
 
 #[cfg(test)]
@@ -165,6 +177,34 @@ mod tests {
         assert_eq!(
             document(&event).to_string(),
             r#"{"door":"ssh","kind":"opening-granted","message":"opened for 30s","opening":"01k2","source":"203.0.113.5","time":"2026-11-22T15:30:11.250Z"}"#
+        );
+    }
+
+    #[test]
+    fn an_event_says_whose_hand_it_was() {
+        let event = v1::Event {
+            kind: v1::EventKind::DoorApplied.into(),
+            time_ms: 1_795_361_411_250,
+            door: "ssh".into(),
+            message: "door changed".into(),
+            id: "01a2".into(),
+            actor: Some(v1::Actor {
+                who: "user alice".into(),
+                address: "192.0.2.1:4000".into(),
+                ..v1::Actor::default()
+            }),
+            changes: vec![v1::FieldChange { field: "spec.opens.for".into(), ..v1::FieldChange::default() }],
+            ..v1::Event::default()
+        };
+        assert_eq!(
+            line(&event),
+            "2026-11-22T15:30:11.250Z  door-applied  ssh  door changed  (user alice from 192.0.2.1:4000)"
+        );
+        let document = document(&event);
+        assert_eq!(document["actor"]["who"], "user alice");
+        assert_eq!(
+            (&document["id"], &document["changes"][0]["field"]),
+            (&json!("01a2"), &json!("spec.opens.for"))
         );
     }
 

@@ -130,6 +130,36 @@ fn sources_are_let_in_and_kept_out() {
 }
 
 #[test]
+fn events_are_listed_with_whose_hand_it_was() {
+    let fleet = StandIn::start();
+    let table = fleet.run(&["get", "events"], "");
+    assert_eq!(table.lines.len(), 4, "{table:?}");
+    assert!(
+        table.lines[0].starts_with("TIME                      CODE           ACTOR       DOOR"),
+        "{table:?}"
+    );
+    assert!(
+        table.lines[1].starts_with("2026-11-22T15:30:11.251Z  door-applied   user alice  ssh"),
+        "{table:?}"
+    );
+    assert!(table.lines[1].ends_with("door changed: spec.opens.for: 30s -> 1m"), "{table:?}");
+    let one = fleet.run(
+        &["get", "events", "--actor", "user alice", "--code", "door-applied,host-deleted", "-o", "json"],
+        "",
+    );
+    let events: serde_json::Value = serde_json::from_str(&one.lines.join("\n")).unwrap();
+    assert_eq!(events.as_array().unwrap().len(), 1, "{events}");
+    assert_eq!(events[0]["metadata"]["name"], "e1");
+    assert_eq!(events[0]["spec"]["actor"]["who"], "user alice");
+    assert_eq!(events[0]["spec"]["changes"][0]["after"], "1m");
+    let since = fleet.run(&["get", "events", "--since", "2026-11-22T15:30:11.253Z", "-o", "name"], "");
+    assert_eq!(since.lines, ["event/e3"]);
+    let wrong = fleet.run(&["get", "events", "--code", "door-aplied"], "");
+    assert_eq!(wrong.code, 64, "{wrong:?}");
+    assert!(wrong.errors.join(" ").contains("did you mean: door-applied"), "{wrong:?}");
+}
+
+#[test]
 fn a_controller_that_is_not_there_is_said_so() {
     let fleet = StandIn::start();
     let refused = run(fleet.command(&["get", "attempts"]), "");

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    audit::denials::Denied,
     clock::{Estimate, Offset, Probe},
     metrics::DeniedLabels,
     peers::{Peers, Reported},
@@ -191,13 +192,17 @@ impl AgentStream {
             tracing::warn!(certificate = %who, claimed = %host, "an agent says that it is another host; it is cut off");
             self.shared.metrics.denied.get_or_create(&DeniedLabels { reason: "impostor" }).inc();
             let holder = match who {
-                Who::Host(name) => name.to_string(),
-                _ => String::new(),
+                Who::Host(name) => Some(name.clone()),
+                _ => None,
             };
-            self.shared.say(pb::Event {
+            let denied = Denied {
+                kind: pb::EventKind::Impostor,
+                actor: self.caller.actor(),
                 host: holder,
-                ..wire::event(pb::EventKind::Warning, self.shared.now(), format!("the agent of {who} said that it is host '{host}' and was cut off"))
-            });
+                message: format!("the agent of {who} said that it is host '{host}' and was cut off"),
+            };
+            // When too many wait it is counted all the same.
+            let _full = self.shared.denials().try_send(denied);
         })
     }
 

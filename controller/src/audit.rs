@@ -21,7 +21,9 @@ use crate::{
     store::{CHANGES_MAX, Change, Revision, Transaction},
 };
 
+pub mod denials;
 mod event;
+pub mod lines;
 #[cfg(test)]
 mod tests;
 

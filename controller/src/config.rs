@@ -19,6 +19,7 @@ use fleetknock_runtime::{
 use ipnet::IpNet;
 
 use crate::{
+    audit::lines::Target,
     membership,
     seal::{self, Keyring, command::Command},
     store::StoreSpec,
@@ -91,6 +92,10 @@ pub struct Settings {
     /// Where to serve /live, /ready and /metrics over HTTP; not at all unless given
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     pub http: Option<SocketAddr>,
+
+    /// Append events as JSON lines to this file, - for standard output: who did what, from where, and what changed
+    #[arg(long, value_name = "FILE")]
+    pub audit_log: Option<Target>,
 
     /// Plain-text gRPC: anybody who can reach the port is an admin. For labs
     #[arg(long)]

@@ -14,9 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    audit::denials::Denied,
     decide::DecideError,
     grant::Refusal,
     matching,
+    metrics::DeniedLabels,
     peers::Peers,
     shared::Shared,
     store::StoreError,
@@ -87,7 +89,7 @@ impl ControlService for Service {
     }
 
     async fn get_door(&self, request: Request<pb::GetDoorRequest>) -> Result<Response<pb::Door>, Status> {
-        let caller = check_reveal(&request, request.get_ref().reveal)?;
+        let caller = check_reveal(&self.shared, &request, request.get_ref().reveal)?;
         doors::one(&self.shared, &caller, &request.into_inner()).await.map(Response::new)
     }
 
@@ -95,7 +97,7 @@ impl ControlService for Service {
         &self,
         request: Request<pb::ListDoorsRequest>,
     ) -> Result<Response<pb::ListDoorsResponse>, Status> {
-        let caller = check_reveal(&request, request.get_ref().reveal)?;
+        let caller = check_reveal(&self.shared, &request, request.get_ref().reveal)?;
         doors::list(&self.shared, &caller, &request.into_inner()).await.map(Response::new)
     }
 
@@ -235,10 +237,17 @@ impl ControlService for Service {
 }
 
 /// Whether the caller may see the steps of doors, when it asks for them.
-fn check_reveal<T>(request: &Request<T>, reveal: bool) -> Result<Caller, Status> {
+fn check_reveal<T>(shared: &Shared, request: &Request<T>, reveal: bool) -> Result<Caller, Status> {
     let caller = Caller::of(request.extensions())?;
     if reveal {
-        caller.check_role(gate::REVEALS, "seeing the steps of a door (--reveal)")?;
+        let may = caller.check_role(gate::REVEALS, "seeing the steps of a door (--reveal)");
+        may.inspect_err(|status| {
+            let message = status.message().to_owned();
+            let (kind, actor) = (pb::EventKind::CallDenied, caller.actor());
+            shared.metrics.denied.get_or_create(&DeniedLabels { reason: "denied" }).inc();
+            // When too many wait it is counted all the same.
+            let _full = shared.denials().try_send(Denied { kind, actor, host: None, message });
+        })?;
     }
     Ok(caller)
 }

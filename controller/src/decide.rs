@@ -259,6 +259,10 @@ pub async fn ban(
     })
     .await?;
     shared.metrics.bans.inc();
+    if by == By::Policy {
+        let event = wire::audited(&audit::ban(&record, shared.stamp(record.since, None)));
+        shared.log(pb::Event { id: String::new(), ..event });
+    }
     let how = Withdrawn { at: shared.now(), reason: format!("banned: {reason}"), kill_connections: false };
     close(shared, |opening| opening.source == source, &how, actor).await?;
     Ok((record, revision))

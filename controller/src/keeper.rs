@@ -1,7 +1,7 @@
 //! Keeps the fleet's copy true: follows the store's watch, pushes what changed to the agents, tells the watchers.
 //!
 //! One task. When the watch breaks, it reads the whole store anew and re-asserts everything; nothing is computed from
-//! clocks or from what was missed.
+//! clocks or from what was missed. Of what was missed the audit trail tells.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -114,7 +114,10 @@ async fn resync(shared: &Shared, why: &str) -> Watch {
     let revision = listing.revision;
     let mut guard = shared.state();
     let State { fleet, sessions, .. } = &mut *guard;
+    let seen = fleet.revision();
     let broken = fleet.replace(listing);
+    let missed = fleet.audit().values().filter(|held| held.revision > seen);
+    let missed: Vec<_> = missed.map(|held| Effect::Audited(held.record.clone())).collect();
     sessions.reassert_all(fleet, &shared.wide, shared.now());
     drop(guard);
     shared.advance(revision);
@@ -123,6 +126,9 @@ async fn resync(shared: &Shared, why: &str) -> Watch {
     let now = shared.now();
     for error in broken {
         say(shared, &Effect::Broken(error), now, &HashSet::new());
+    }
+    for event in &missed {
+        say(shared, event, shared.now(), &HashSet::new());
     }
     tracing::info!(revision, "the store was read anew");
     watch
@@ -183,6 +189,9 @@ fn say(shared: &Shared, effect: &Effect, now: Timestamp, told: &HashSet<Subject>
     );
     if is_change && told.contains(&subject) {
         return;
+    }
+    if matches!(effect, Effect::Audited(record) if record.controller == shared.name) {
+        shared.log(event.clone());
     }
     tracing::info!(
         event = event.kind().as_str_name(),

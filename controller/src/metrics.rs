@@ -45,6 +45,10 @@ pub struct Metrics {
     pub refused: Family<RefusedLabels, Counter>,
     /// Calls that were not let in, by reason.
     pub denied: Family<DeniedLabels, Counter>,
+    /// Events written to the audit log.
+    pub audit_lines: Counter,
+    /// Events that the audit log lacks.
+    pub audit_lines_lost: Counter,
     /// Knocks forwarded to the peers that follow their sources.
     pub forwarded: Counter,
     /// Knocks that could not be forwarded.
@@ -94,6 +98,9 @@ impl Metrics {
         let denied = "Calls that their callers may not make, by reason";
         registry.register("calls_denied", denied, self.denied.clone());
         let forwarded = "Knocks forwarded to the controllers that follow their sources";
+        registry.register("audit_lines", "Events written to the audit log", self.audit_lines.clone());
+        let lost = "Events that the audit log lacks: they came faster than they could be written";
+        registry.register("audit_lines_lost", lost, self.audit_lines_lost.clone());
         registry.register("knocks_forwarded", forwarded, self.forwarded.clone());
         let dropped = "Knocks that could not be forwarded; agents send them again when they can";
         registry.register("knocks_forward_dropped", dropped, self.forward_dropped.clone());

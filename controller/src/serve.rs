@@ -1,7 +1,7 @@
 //! Puts the parts together and runs them: store, copy, membership, peers, matching, decisions, gRPC, admin.
 //!
-//! Tasks, all vital: `membership`, `keeper`, `peers`, `matching`, `decisions`, the gRPC server; beside them the admin
-//! server, one task per agent's stream, two per peer. When told to stop, the controller first gives up its lease, so
+//! Tasks, all vital: `membership`, `keeper`, `peers`, `matching`, `decisions`, `denials`, the gRPC server; beside them the
+//! admin server, the audit log with its thread, one task per agent's stream, two per peer. When told to stop, the controller first gives up its lease, so
 //! that its sources are the others' at once, then sends its agents there, then ends everything else.
 
 use std::{sync::Arc, time::Duration};
@@ -29,6 +29,10 @@ use tonic::transport::Server;
 
 use crate::{
     agent_api,
+    audit::{
+        denials,
+        lines::{Lines, Log},
+    },
     config::Settings,
     control_api, decide, keeper, matching, membership,
     metrics::Metrics,
@@ -59,6 +63,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let name = settings.name();
     let trust = Trust::load(&settings.fleet_name(), settings.tls_files(&name)?)
         .map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
+    let audit_log = settings.audit_log.clone().map(Log::open).transpose();
+    let audit_log = audit_log.map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
     let listener = admin::listen("--listen", settings.listen).await?;
     let entrance = Entrance::new(listener, &trust)?;
     let admin = match settings.http {
@@ -132,12 +138,25 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         );
     }
     served.release();
-    start(shared, watch, settings.matcher(), settings.lease, entrance, joined, &drain);
+    let logging = match audit_log {
+        Some(log) => {
+            let (lines, running) =
+                Lines::start(log, shared.metrics.clone()).context("cannot start a thread")?;
+            shared.log_to(lines);
+            Some(running)
+        }
+        None => None,
+    };
+    let over = start(shared, watch, settings.matcher(), settings.lease, entrance, joined, &drain);
+    if let Some(running) = logging {
+        drain.spawn_vital("audit log", running.until(over));
+    }
     drain.wait(signals, settings.grace).await?;
     Ok(())
 }
 
-/// Starts everything but the store and the admin server. `joined` is released when the lease is held.
+/// Starts everything but the store and the admin server. `joined` is released when the lease is held. What is returned is
+/// cancelled when this controller has left.
 pub fn start(
     shared: Arc<Shared>,
     watch: Watch,
@@ -146,7 +165,7 @@ pub fn start(
     entrance: Entrance,
     joined: Latch,
     drain: &Drain,
-) {
+) -> CancellationToken {
     let (decisions, decided) = mpsc::channel(decide::DECISIONS_QUEUE);
     let (service, matching) = matching::Service::new(shared.clone(), matcher, decisions);
     let peers = Peers::new(shared.clone(), matching.clone());
@@ -160,6 +179,9 @@ pub fn start(
     drain.spawn_vital("decisions", until_cancelled(until(), decide::run(shared.clone(), decided)));
     drain.spawn_vital("matching", until_cancelled(until(), service.run()));
     drain.spawn_vital("peers", until_cancelled(until(), peers.clone().run()));
+    if let Some(denied) = shared.denied() {
+        drain.spawn_vital("denials", until_cancelled(until(), denials::run(shared.clone(), denied)));
+    }
     let (member, others, leaving) = (shared.clone(), peers.clone(), drain.token());
     let said_when_left = left.clone().drop_guard();
     drain.spawn_vital("membership", async move {
@@ -168,8 +190,10 @@ pub fn start(
         membership::run(member, lease, joined, leaving).await;
         Ok(())
     });
+    let ended = over.clone();
     let server = Grpc { shared, matching, peers, left, over };
     drain.spawn_vital("gRPC server", server.serve(entrance, drain.clone()));
+    ended
 }
 
 struct Grpc {
@@ -205,7 +229,7 @@ impl Grpc {
             .build_v1()
             .context("cannot build the reflection service")?;
 
-        let gate = GateLayer::new(&shared.trust, shared.metrics.clone());
+        let gate = GateLayer::new(&shared.trust, shared.metrics.clone(), shared.denials());
         let leave = async move {
             drain.started().await;
             // The others must know that the sources are theirs before the agents come to them.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,12 +12,16 @@ use fleetknock_core::{host::HostName, knock::ObservationId, source::Source, time
 use fleetknock_proto::v1 as pb;
 use ipnet::IpNet;
 use tokio::{
-    sync::{broadcast, watch},
+    sync::{broadcast, mpsc, watch},
     time::Instant,
 };
 
 use crate::{
-    audit::Stamp,
+    audit::{
+        Stamp,
+        denials::{DENIALS_QUEUE, Denied},
+        lines::Lines,
+    },
     boots::Boots,
     clock::Offset,
     fleet::Fleet,
@@ -90,6 +94,9 @@ pub struct Shared {
     rules: watch::Sender<u64>,
     members: watch::Sender<u64>,
     events: broadcast::Sender<Said>,
+    denials: mpsc::Sender<Denied>,
+    denied: Mutex<Option<mpsc::Receiver<Denied>>>,
+    lines: OnceLock<Lines>,
 }
 
 /// The fleet's copy and what hangs on it, under one lock that is never held across an await.
@@ -143,6 +150,7 @@ impl Shared {
     pub fn new(parts: Parts) -> Self {
         let Parts { store, name, address, fleet_name, wide, management, ban_for, trust, metrics, fleet } =
             parts;
+        let (denials, denied) = mpsc::channel(DENIALS_QUEUE);
         Self {
             store,
             name,
@@ -162,6 +170,9 @@ impl Shared {
             rules: watch::Sender::new(0),
             members: watch::Sender::new(0),
             events: broadcast::Sender::new(EVENTS_KEPT),
+            denials,
+            denied: Mutex::new(Some(denied)),
+            lines: OnceLock::new(),
         }
     }
 
@@ -280,6 +291,10 @@ impl Shared {
     /// Tells whoever watches, here or through another controller, what only this one knows.
     pub fn say(&self, mut event: pb::Event) {
         event.controller = self.name.to_string();
+        // Those two tell watchers of what they see; they say nothing of the fleet.
+        if !matches!(event.kind(), pb::EventKind::AttemptAdvanced | pb::EventKind::Lagged) {
+            self.log(event.clone());
+        }
         // An error only means that nobody watches.
         let _nobody = self.events.send(Said { own: true, event });
     }
@@ -287,6 +302,28 @@ impl Shared {
     /// Tells whoever watches here what every controller learns from the store.
     pub fn say_of_store(&self, event: pb::Event) {
         let _nobody = self.events.send(Said { own: false, event });
+    }
+
+    /// Writes an event to this controller's audit log, if there is one.
+    pub fn log(&self, event: pb::Event) {
+        if let Some(lines) = self.lines.get() {
+            lines.log(event);
+        }
+    }
+
+    /// Keeps an audit log from now on. Once; a second one is not kept.
+    pub fn log_to(&self, lines: Lines) {
+        let _second = self.lines.set(lines);
+    }
+
+    /// Takes who was refused, for the audit trail. When too many wait, the rest is only counted among the refusals.
+    pub fn denials(&self) -> mpsc::Sender<Denied> {
+        self.denials.clone()
+    }
+
+    /// What comes of that; for one reader.
+    pub fn denied(&self) -> Option<mpsc::Receiver<Denied>> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether somebody watches.

@@ -65,3 +65,42 @@ pub(crate) fn controllers() -> Vec<v1::Controller> {
         controller("ctl-3", v1::ControllerState::Unreachable, 30),
     ]
 }
+
+/// Two events on two pages, of which the second is asked for with the token of the first; only those of the actor that
+/// is asked for.
+pub(crate) fn events(request: &v1::ListEventsRequest) -> v1::ListEventsResponse {
+    let event = |number: u64, who: &str, kind: v1::EventKind| v1::Event {
+        id: format!("e{number}"),
+        kind: kind.into(),
+        time_ms: 1_795_361_411_250 + number,
+        door: "ssh".to_owned(),
+        message: "door changed".to_owned(),
+        actor: Some(v1::Actor {
+            who: who.to_owned(),
+            role: "admin".to_owned(),
+            by: "certificate".to_owned(),
+            address: "192.0.2.1:4000".to_owned(),
+        }),
+        changes: vec![v1::FieldChange {
+            field: "spec.opens.for".to_owned(),
+            before: "30s".to_owned(),
+            after: "1m".to_owned(),
+        }],
+        ..v1::Event::default()
+    };
+    let all = [
+        event(1, "user alice", v1::EventKind::DoorApplied),
+        event(2, "user bob", v1::EventKind::DoorApplied),
+        event(3, "user alice", v1::EventKind::DoorRevealed),
+    ];
+    let of = |event: &v1::Event| {
+        (request.actor.is_empty() || event.actor.as_ref().unwrap().who == request.actor)
+            && (request.kinds.is_empty() || request.kinds.contains(&event.kind))
+            && event.time_ms >= request.since_ms
+            && event.id > request.page_token
+    };
+    let mut events: Vec<_> = all.into_iter().filter(of).collect();
+    let next_page_token = if events.len() > 1 { events[0].id.clone() } else { String::new() };
+    events.truncate(1);
+    v1::ListEventsResponse { events, next_page_token }
+}

@@ -269,8 +269,8 @@ impl ControlService for Service {
         Err(Status::unimplemented("not of these tests"))
     }
 
-    async fn list_events(&self, _: Request<v1::ListEventsRequest>) -> Answer<v1::ListEventsResponse> {
-        Err(Status::unimplemented("not of these tests"))
+    async fn list_events(&self, request: Request<v1::ListEventsRequest>) -> Answer<v1::ListEventsResponse> {
+        Ok(Response::new(fleet::events(request.get_ref())))
     }
 
     async fn create_token(&self, _: Request<v1::CreateTokenRequest>) -> Answer<v1::CreateTokenResponse> {

@@ -15,8 +15,9 @@ use std::{
 };
 
 use fleetknock_core::identity::{FleetName, Identity, Role, Who};
-use fleetknock_proto::status as refuse;
+use fleetknock_proto::{status as refuse, v1::EventKind};
 use fleetknock_runtime::tls::Peer;
+use tokio::sync::mpsc;
 use tonic::{
     Status,
     body::Body,
@@ -28,7 +29,10 @@ use super::{
     Caller, Trust,
     caller::{Shown, Whose},
 };
-use crate::metrics::{DeniedLabels, Metrics};
+use crate::{
+    audit::denials::Denied,
+    metrics::{DeniedLabels, Metrics},
+};
 
 #[cfg(test)]
 mod tests;
@@ -64,6 +68,11 @@ const ROLES: [(&str, Role); 24] = [
 /// What a user must be at least to see the steps of a door ([`fleetknock_proto::v1::GetDoorRequest::reveal`]). The one
 /// right that hangs on what is in a request: the handlers ask for it.
 pub const REVEALS: Role = Role::Admin;
+
+/// The methods of the control service with what a user must be at least to call them.
+pub fn methods() -> impl Iterator<Item = (&'static str, Role)> {
+    ROLES.into_iter()
+}
 
 /// What a user must be at least to call this method of the control service.
 pub fn least_role(method: &str) -> Option<Role> {
@@ -127,16 +136,35 @@ pub fn judge(
 pub struct GateLayer {
     fleet: Option<FleetName>,
     metrics: Metrics,
+    denials: mpsc::Sender<Denied>,
 }
 
 impl GateLayer {
     /// As this controller is spoken to.
-    pub fn new(trust: &Trust, metrics: Metrics) -> Self {
+    pub fn new(trust: &Trust, metrics: Metrics, denials: mpsc::Sender<Denied>) -> Self {
         let fleet = match trust {
             Trust::Plain => None,
             Trust::Mutual { fleet, .. } => Some(fleet.clone()),
         };
-        Self { fleet, metrics }
+        Self { fleet, metrics, denials }
+    }
+
+    /// Tells the audit trail of a call that was refused to whoever shows these names, if it knows them.
+    fn tell(&self, fleet: &FleetName, peer: Option<&Peer>, call: &str, status: &Status) {
+        let address = peer.map(|peer| peer.address);
+        let message = format!("the call {call} was refused: {}", status.message());
+        let denied = match Identity::of_fleet(fleet, peer.map_or(&[], Peer::uris)) {
+            Ok(Identity { who, .. }) => {
+                let caller = Caller { who: Whose::Known(who), shown: Shown::Certificate, address };
+                Denied { kind: EventKind::CallDenied, actor: caller.actor(), host: None, message }
+            }
+            Err(_) => {
+                let address = address.map(|address| address.to_string()).unwrap_or_default();
+                Denied::unknown(EventKind::AuthenticationFailed, "nothing", address, message)
+            }
+        };
+        // When too many wait it is counted all the same.
+        let _full = self.denials.try_send(denied);
     }
 
     fn judge<B>(&self, request: &http::Request<B>) -> Result<Caller, Status> {
@@ -150,6 +178,7 @@ impl GateLayer {
             tracing::info!(address, call, reason = status.message(), "a call is refused");
             let reason = if status.code() == tonic::Code::Unauthenticated { "unknown" } else { "denied" };
             self.metrics.denied.get_or_create(&DeniedLabels { reason }).inc();
+            self.tell(fleet, peer, &call, status);
         })
     }
 }

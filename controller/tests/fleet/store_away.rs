@@ -17,9 +17,19 @@ use crate::support::{Controller, apply, door};
 
 /// A store that takes no transaction while it is away; leases are kept alive all the same.
 #[derive(Default)]
-struct Away {
+pub(crate) struct Away {
     store: MemoryStore,
     away: AtomicBool,
+}
+
+impl Away {
+    pub(crate) fn leave(&self) {
+        self.away.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn come_back(&self) {
+        self.away.store(false, Ordering::SeqCst);
+    }
 }
 
 #[async_trait::async_trait]
@@ -71,7 +81,7 @@ async fn a_knock_that_is_complete_while_the_store_is_away_opens_when_it_is_back(
     let mut bastion = controller.agent("bastion-1", "bastion").await;
     let mut events = operator.watch_events(pb::WatchEventsRequest::default()).await.unwrap().into_inner();
 
-    store.away.store(true, Ordering::SeqCst);
+    store.leave();
     let client = [203, 0, 113, 5];
     edge.knock(client, 7412).await;
     db.knock(client, 23981).await;
@@ -87,7 +97,7 @@ async fn a_knock_that_is_complete_while_the_store_is_away_opens_when_it_is_back(
     let event = tokio::time::timeout(Duration::from_secs(20), said).await.unwrap();
     assert!(event.message.contains("it is away"), "{event:?}");
 
-    store.away.store(false, Ordering::SeqCst);
+    store.come_back();
     let opening = bastion.opening().await;
     assert_eq!(opening.source, "203.0.113.5");
 }

@@ -50,7 +50,7 @@ async fn an_agent_speaks_for_its_own_host_and_for_no_other() {
     let warning = async {
         loop {
             let event = events.message().await.unwrap().unwrap();
-            if event.kind() == pb::EventKind::Warning {
+            if event.kind() == pb::EventKind::Impostor {
                 return event;
             }
         }
@@ -58,6 +58,8 @@ async fn an_agent_speaks_for_its_own_host_and_for_no_other() {
     let warning = timeout(PATIENCE, warning).await.unwrap();
     assert_eq!(warning.host, "edge-1");
     assert_eq!(warning.message, "the agent of host edge-1 said that it is host 'db-1' and was cut off");
+    assert!(!warning.id.is_empty(), "it is kept");
+    assert_eq!(warning.actor.unwrap().who, "host edge-1");
 
     let hosts = viewer.list_hosts(pb::ListHostsRequest::default()).await.unwrap().into_inner().hosts;
     assert_eq!(hosts.len(), 1, "the other host was never registered: {hosts:?}");
@@ -282,14 +284,14 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Issues certificates of one fleet.
-struct Office {
+pub(crate) struct Office {
     directory: TempDir,
     authority: Arc<Authority>,
     fleet: FleetName,
 }
 
 impl Office {
-    fn new(fleet: &str) -> Self {
+    pub(crate) fn new(fleet: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (authority, _) = Authority::create("a CA", "x://ca", 2 * HOUR, SystemTime::now()).unwrap();
         fs::write(directory.path().join("ca.crt"), authority.pem()).unwrap();
@@ -329,7 +331,7 @@ impl Office {
         Files { own: Some(own), authorities: vec![self.path("ca.crt")] }
     }
 
-    async fn controller(&self, name: &str) -> Controller {
+    pub(crate) async fn controller(&self, name: &str) -> Controller {
         self.controller_over(name, name, Arc::new(MemoryStore::new())).await
     }
 
@@ -348,7 +350,7 @@ impl Office {
         self.connector_of(Credentials::load(self.files(own)).unwrap())
     }
 
-    async fn dial(&self, controller: &Controller, who: &str) -> Channel {
+    pub(crate) async fn dial(&self, controller: &Controller, who: &str) -> Channel {
         dial(&self.connector_with(self.own(who)), controller.address).await.unwrap()
     }
 }
