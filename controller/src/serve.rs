@@ -1,6 +1,6 @@
 //! Puts the parts together and runs them: store, copy, membership, peers, matching, decisions, gRPC, admin.
 //!
-//! Tasks, all vital: `membership`, `keeper`, `peers`, `matching`, `decisions`, the gRPC server; beside them the admin
+//! Tasks, all vital: `membership`, `keeper`, `peers`, `matching`, `decisions`, `refusals`, the gRPC server; beside them the admin
 //! server, one task per agent's stream, two per peer. When told to stop, the controller first gives up its lease, so
 //! that its sources are the others' at once, then sends its agents there, then ends everything else.
 
@@ -36,7 +36,7 @@ use crate::{
     sessions::FleetWide,
     shared::{Parts, Shared},
     store::{self, Watch},
-    trust::{Entrance, Trust, gate::GateLayer},
+    trust::{Entrance, Refusals, Trust, gate::GateLayer},
 };
 
 /// HTTP/2 pings find out dead peers between an agent's own signs of life.
@@ -196,7 +196,9 @@ impl Grpc {
             .build_v1()
             .context("cannot build the reflection service")?;
 
-        let gate = GateLayer::new(&shared.trust, shared.metrics.clone());
+        let (refusals, teller) = Refusals::new(shared.clone());
+        drain.spawn_vital("refusals", until_cancelled(over.clone(), teller.run()));
+        let gate = GateLayer::new(shared.clone(), refusals.clone());
         let leave = async move {
             drain.started().await;
             // The others must know that the sources are theirs before the agents come to them.
@@ -215,7 +217,7 @@ impl Grpc {
             .add_service(peer)
             .add_service(health_service)
             .add_service(reflection)
-            .serve_with_incoming_shutdown(entrance.open(), leave)
+            .serve_with_incoming_shutdown(entrance.open(refusals), leave)
             .await
             .context("the gRPC server failed")
     }
