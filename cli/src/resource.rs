@@ -12,8 +12,10 @@ use crate::output::{ago, remaining, time_value};
 mod controller;
 #[cfg(test)]
 mod tests;
+mod token;
 
 pub(crate) use controller::{answers, controller_state, leads, peer_state};
+pub(crate) use token::token_holder;
 
 /// Something that can be listed.
 pub(crate) trait Resource {
