@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fleetknock_core::source::Source;
 use fleetknock_proto::v1 as pb;
 use fleetknock_runtime::tls::{self, network};
 use tokio::{
@@ -26,10 +27,10 @@ use super::{
     tally::{Tally, Telling},
 };
 use crate::{
+    audit,
     metrics::{DeniedLabels, FailedLabels},
     record::Actor,
     shared::Shared,
-    wire,
 };
 
 #[cfg(test)]
@@ -58,7 +59,7 @@ struct Inner {
     denied: Mutex<Tally<String, Denied>>,
     said: Mutex<(Option<Instant>, u64)>,
     waiting: Arc<Semaphore>,
-    tellings: mpsc::Sender<pb::Event>,
+    tellings: mpsc::Sender<Word>,
 }
 
 #[derive(Clone)]
@@ -71,6 +72,14 @@ struct Failed {
 struct Denied {
     actor: Actor,
     reason: String,
+}
+
+/// What is written to the audit trail.
+struct Word {
+    kind: pb::EventKind,
+    source: Option<Source>,
+    actor: Option<Actor>,
+    message: String,
 }
 
 /// What becomes of a refused call.
@@ -110,7 +119,7 @@ impl Refusals {
                 metrics.denied.get_or_create(&DeniedLabels { reason: "denied" }).inc();
                 let denied = Denied { actor: (**actor).clone(), reason: refusal.status.message().to_owned() };
                 let noted = lock(&self.0.denied).note(actor.who.clone(), denied, Instant::now());
-                self.tell(noted.tell.map(|telling| self.of_denied(telling)));
+                self.tell(noted.tell.map(of_denied));
                 Answer::Now
             }
             Reason::NoSuchCall => {
@@ -137,7 +146,7 @@ impl Refusals {
         let network = network(address.ip());
         let failed = Failed { network, reason: reason.to_owned() };
         let noted = lock(&self.0.failed).note(network, failed, Instant::now());
-        self.tell(noted.tell.map(|telling| self.of_failed(telling)));
+        self.tell(noted.tell.map(of_failed));
         if !noted.often {
             return Answer::Now;
         }
@@ -149,35 +158,11 @@ impl Refusals {
         }
     }
 
-    fn of_failed(&self, telling: Telling<Failed>) -> pb::Event {
-        let Telling { what: Failed { network, reason }, times, others } = telling;
-        let from = from(network, others);
-        let message = format!("{from} could not show who it is{}: {reason}", times_text(times));
-        let source = if others > 1 { String::new() } else { network.to_string() };
-        pb::Event { source, ..wire::event(pb::EventKind::AuthenticationFailed, self.0.shared.now(), message) }
-    }
-
-    fn of_denied(&self, telling: Telling<Denied>) -> pb::Event {
-        let Telling { what: Denied { actor, reason }, times, others } = telling;
-        let others = if others > 1 { format!(" and {} others", others - 1) } else { String::new() };
-        let message = format!("{}{others} tried what it may not{}: {reason}", actor.who, times_text(times));
-        let actor = pb::Actor {
-            who: actor.who,
-            role: actor.role.map(|role| role.to_string()).unwrap_or_default(),
-            by: actor.by,
-            address: actor.address,
-        };
-        pb::Event {
-            actor: Some(actor),
-            ..wire::event(pb::EventKind::CallDenied, self.0.shared.now(), message)
-        }
-    }
-
-    fn tell(&self, event: Option<pb::Event>) {
-        if let Some(event) = event {
-            tracing::warn!(event = event.kind().as_str_name(), "{}", event.message);
+    fn tell(&self, word: Option<Word>) {
+        if let Some(word) = word {
+            tracing::warn!(event = audit::code(word.kind), "{}", word.message);
             // When it is full the store has been away for minutes, and the log has the line.
-            let _full = self.0.tellings.try_send(event);
+            let _full = self.0.tellings.try_send(word);
         }
     }
 
@@ -197,7 +182,7 @@ impl Refusals {
 /// Tells of refusals, until it is dropped.
 pub struct Teller {
     refusals: Refusals,
-    told: mpsc::Receiver<pb::Event>,
+    told: mpsc::Receiver<Word>,
 }
 
 impl Teller {
@@ -208,20 +193,48 @@ impl Teller {
         let inner = self.refusals.0.clone();
         loop {
             tokio::select! {
-                Some(event) = self.told.recv() => inner.shared.say(event),
+                Some(word) = self.told.recv() => write(&inner.shared, &word).await,
                 _ = ticks.tick() => {
                     let failed = lock(&inner.failed).due(Instant::now());
                     let denied = lock(&inner.denied).due(Instant::now());
-                    failed.into_iter().for_each(|telling| {
-                        self.refusals.tell(Some(self.refusals.of_failed(telling)));
-                    });
-                    denied.into_iter().for_each(|telling| {
-                        self.refusals.tell(Some(self.refusals.of_denied(telling)));
-                    });
+                    let words = failed.into_iter().map(of_failed).chain(denied.into_iter().map(of_denied));
+                    words.for_each(|word| self.refusals.tell(Some(word)));
                 }
             }
         }
     }
+}
+
+/// Into the audit trail, from which all watchers hear of it.
+async fn write(shared: &Shared, word: &Word) {
+    let written = audit::write(shared, |at| {
+        let event = audit::entry(word.kind, shared.stamp(at, word.actor.as_ref()), word.message.clone());
+        match word.source {
+            Some(source) => event.about_source(source),
+            None => event,
+        }
+    });
+    if let Err(error) = written.await {
+        tracing::warn!(%error, event = audit::code(word.kind), "an event is not in the audit trail");
+    }
+}
+
+fn of_failed(telling: Telling<Failed>) -> Word {
+    let Telling { what: Failed { network, reason }, times, others } = telling;
+    let from = from(network, others);
+    Word {
+        kind: pb::EventKind::AuthenticationFailed,
+        source: (others <= 1).then(|| network.to_string().parse().ok()).flatten(),
+        actor: None,
+        message: format!("{from} could not show who it is{}: {reason}", times_text(times)),
+    }
+}
+
+fn of_denied(telling: Telling<Denied>) -> Word {
+    let Telling { what: Denied { actor, reason }, times, others } = telling;
+    let others = if others > 1 { format!(" and {} others", others - 1) } else { String::new() };
+    let message = format!("{}{others} tried what it may not{}: {reason}", actor.who, times_text(times));
+    Word { kind: pb::EventKind::CallDenied, source: None, actor: Some(actor), message }
 }
 
 /// What is under these locks is whole at every moment.
