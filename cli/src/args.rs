@@ -8,7 +8,7 @@ use fleetknock_runtime::tls;
 
 use crate::{
     apply, ban, check, close, completions, controllers::Controllers, delete, describe, get, import, knock,
-    open, output, pki, watch,
+    open, output, pki, token, watch,
 };
 
 /// Port knocking for a fleet: knock, and operate doors, hosts, openings, bans and controllers.
@@ -44,6 +44,10 @@ pub(crate) struct Global {
     /// Mutual TLS.
     #[command(flatten)]
     pub(crate) tls: tls::Settings,
+    /// A file with a token (fleetknock token create) that only you can read, in place of --tls-cert and --tls-key;
+    /// without it the environment variable FLEETKNOCK_TOKEN may hold the token
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     // Without a default of clap's: subcommands of pki have a flag of this name as well, which it would reach.
     /// The fleet, as certificates name it [default: default]
     #[arg(long, global = true, value_name = "NAME")]
@@ -54,7 +58,8 @@ pub(crate) struct Global {
     /// How long an answer of one controller may take [default: 10s; for knock --then-wait 5s]
     #[arg(long, global = true, value_name = "TIME", value_parser = time)]
     pub(crate) timeout: Option<Duration>,
-    /// A YAML file with these settings: controller, tls-cert, tls-key, tls-ca, fleet, insecure, timeout
+    /// A YAML file with these settings: controller, tls-cert, tls-key, tls-ca, token-file, fleet, insecure,
+    /// timeout
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 }
@@ -68,11 +73,13 @@ pub(crate) enum Command {
     Completions(completions::Completions),
     Delete(delete::Delete),
     Describe(describe::Describe),
+    EnrollToken(token::EnrollToken),
     Get(get::Get),
     Import(import::Import),
     Knock(knock::Knock),
     Open(open::Open),
     Pki(pki::Pki),
+    Token(token::Token),
     Unban(ban::Unban),
     Watch(watch::Watch),
 }
@@ -98,8 +105,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Close(command) => close::run(&command, controllers()?, out).await,
         Command::Delete(command) => delete::run(&command, controllers()?, out).await,
         Command::Describe(command) => describe::run(&command, controllers()?, out).await,
+        Command::EnrollToken(command) => token::enroll(&command, controllers()?, out).await,
         Command::Get(command) => get::run(&command, controllers()?, out).await,
         Command::Open(command) => open::run(&command, controllers()?, out).await,
+        Command::Token(command) => token::run(&command, controllers()?, out).await,
         Command::Unban(command) => ban::unban(&command, controllers()?, out).await,
         Command::Watch(command) => watch::run(&command, controllers()?, out).await,
     };

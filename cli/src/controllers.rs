@@ -18,13 +18,16 @@ use fleetknock_runtime::{
 };
 use tonic::{
     Response, Status,
+    service::interceptor::InterceptedService,
     transport::{Channel, Endpoint, Uri},
 };
 
 use crate::args::Global;
 
+mod bearer;
 mod failure;
 
+use bearer::{Bearer, VARIABLE};
 pub(crate) use failure::REFUSED;
 use failure::{Failure, Purpose};
 
@@ -41,7 +44,7 @@ const ANSWER_MAX: usize = 16 * 1024 * 1024;
 const CONTROLLERS_MAX: usize = 64;
 
 /// A client of one controller.
-pub(crate) type Client = ControlServiceClient<Channel>;
+pub(crate) type Client = ControlServiceClient<InterceptedService<Channel, Bearer>>;
 
 /// Where one controller is.
 struct Address {
@@ -54,6 +57,7 @@ pub(crate) struct Controllers {
     /// At least one.
     addresses: Vec<Address>,
     timeout: Duration,
+    bearer: Bearer,
     /// The place of the one that is asked first.
     first: Cell<usize>,
     /// What is to be said about those that were passed over.
@@ -82,7 +86,8 @@ impl Controllers {
             anyhow::Ok(endpoint)
         };
         let endpoints: Vec<_> = urls.iter().map(address).collect::<anyhow::Result<_>>()?;
-        let connector = connector(global)?.map(|connector| connector.within(connect_timeout));
+        let bearer = Bearer::read(global.token_file.as_ref(), std::env::var(VARIABLE).ok())?;
+        let connector = connector(global, &bearer)?.map(|connector| connector.within(connect_timeout));
         let addresses = urls.iter().zip(endpoints).map(|(url, endpoint)| {
             let channel = match &connector {
                 None => endpoint.connect_lazy(),
@@ -93,6 +98,7 @@ impl Controllers {
         Ok(Self {
             addresses: addresses.collect(),
             timeout,
+            bearer,
             first: Cell::new(0),
             passed_over: RefCell::default(),
         })
@@ -143,7 +149,8 @@ impl Controllers {
         let mut failures: Vec<(&str, Failure)> = Vec::new();
         let places = self.addresses.iter().enumerate().cycle().skip(self.first.get());
         for (place, Address { url, channel }) in places.take(self.addresses.len()) {
-            let client = Client::new(channel.clone()).max_decoding_message_size(ANSWER_MAX);
+            let client = Client::with_interceptor(channel.clone(), self.bearer.clone())
+                .max_decoding_message_size(ANSWER_MAX);
             let result = match tokio::time::timeout(self.timeout, ask(client)).await {
                 Ok(Ok(answer)) => Ok(answer.into_inner()),
                 Ok(Err(status)) => Err(Failure::of(&status)),
@@ -170,9 +177,9 @@ impl Controllers {
     }
 }
 
-/// What makes connections with TLS: shows the user's certificate, and talks to controllers of the fleet only. Nothing in
+/// What makes connections with TLS: shows the user's certificate unless a token is shown in its place, and talks to controllers of the fleet only. Nothing in
 /// plain text.
-fn connector(global: &Global) -> anyhow::Result<Option<Connector>> {
+fn connector(global: &Global, bearer: &Bearer) -> anyhow::Result<Option<Connector>> {
     let fleet = global.fleet.clone().unwrap_or_default();
     let rule = |expected: Expected| {
         let fleet = fleet.clone();
@@ -181,7 +188,13 @@ fn connector(global: &Global) -> anyhow::Result<Option<Connector>> {
             who.map(|_| ()).map_err(|error| format!("{error} (--fleet {fleet})"))
         })
     };
-    let Some(files) = global.tls.files(global.insecure, rule(Expected::User))? else { return Ok(None) };
+    let instead = format!("a token (--token-file or {VARIABLE})");
+    let files = if bearer.is_given() {
+        Some(global.tls.authorities_only(global.insecure, &instead)?)
+    } else {
+        global.tls.files(global.insecure, rule(Expected::User))?
+    };
+    let Some(files) = files else { return Ok(None) };
     let credentials = Credentials::load(files)?;
     Ok(Some(Connector::new(credentials, tls::Expected::Uri(rule(Expected::AnyController)))))
 }
@@ -245,6 +258,7 @@ mod tests {
             Controllers::new(&Global {
                 controller: urls.iter().map(|url| (*url).to_owned()).collect(),
                 tls: tls::Settings::default(),
+                token_file: None,
                 fleet: None,
                 insecure: true,
                 timeout: None,

@@ -20,6 +20,7 @@ mod open;
 mod output;
 mod pki;
 mod resource;
+mod token;
 mod watch;
 
 fn main() -> ExitCode {

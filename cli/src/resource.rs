@@ -16,9 +16,11 @@ mod controller;
 mod event;
 #[cfg(test)]
 mod tests;
+mod token;
 
 pub(crate) use controller::{answers, controller_state, leads, peer_state};
 pub(crate) use event::actor_document;
+pub(crate) use token::token_holder;
 
 /// Something that can be listed.
 pub(crate) trait Resource {

@@ -15,6 +15,8 @@ mod members;
 mod several;
 #[path = "operate/stand_in.rs"]
 mod stand_in;
+#[path = "operate/tokens.rs"]
+mod tokens;
 #[path = "operate/trust.rs"]
 mod trust;
 

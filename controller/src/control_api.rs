@@ -22,7 +22,7 @@ use crate::{
     peers::Peers,
     shared::Shared,
     store::StoreError,
-    trust::{Caller, gate},
+    trust::{Caller, bearer, gate},
 };
 
 mod attempts;
@@ -231,8 +231,10 @@ impl ControlService for Service {
             let reason = format!("{WATCHERS_MAX} watchers are connected to controller {}", self.shared.name);
             Status::resource_exhausted(format!("{reason}, the limit; ask another one"))
         })?;
+        let caller = Caller::of(request.extensions())?;
         let (shared, peers, stop) = (self.shared.clone(), self.peers.clone(), self.stop.clone());
-        events::watch(shared, peers, request.into_inner(), stop, permit).await.map(Response::new)
+        let events = events::watch(shared, peers, request.into_inner(), stop, permit).await?;
+        Ok(Response::new(bearer::while_good(events, self.shared.clone(), caller)))
     }
 }
 

@@ -29,8 +29,17 @@ pub struct RefusedLabels {
 /// Why a call was not let in; a small fixed set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DeniedLabels {
-    /// `denied`: the caller is known and may not; `unknown`: it shows no certificate; `impostor`: it spoke in another's
+    /// `denied`: the caller is known and may not; `unknown`: it is not known; `impostor`: it spoke in another's
     /// name.
+    pub reason: &'static str,
+}
+
+/// Why nobody knew who somebody was; a small fixed set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FailedLabels {
+    /// `certificate`: it was refused; `nothing`: neither certificate nor token was shown; `token_enrol`: a host's
+    /// token was not good; `token_expired`, `token_malformed`, `token_other_kind`, `token_unknown`, `token_wrong`: a user's
+    /// was not.
     pub reason: &'static str,
 }
 
@@ -49,6 +58,8 @@ pub struct Metrics {
     pub audit_lines: Counter,
     /// Events that the audit log lacks.
     pub audit_lines_lost: Counter,
+    /// Callers and clients that could not show who they are, by reason.
+    pub authentication_failures: Family<FailedLabels, Counter>,
     /// Knocks forwarded to the peers that follow their sources.
     pub forwarded: Counter,
     /// Knocks that could not be forwarded.
@@ -97,6 +108,8 @@ impl Metrics {
         registry.register("refused", refused, self.refused.clone());
         let denied = "Calls that their callers may not make, by reason";
         registry.register("calls_denied", denied, self.denied.clone());
+        let failed = "Callers and clients that could not show who they are, by reason";
+        registry.register("authentication_failures", failed, self.authentication_failures.clone());
         let forwarded = "Knocks forwarded to the controllers that follow their sources";
         registry.register("audit_lines", "Events written to the audit log", self.audit_lines.clone());
         let lost = "Events that the audit log lacks: they came faster than they could be written";

@@ -1,7 +1,8 @@
 //! Puts the parts together and runs them: store, copy, membership, peers, matching, decisions, gRPC, admin.
 //!
 //! Tasks, all vital: `membership`, `keeper`, `peers`, `matching`, `decisions`, `denials`, the gRPC server; beside them the
-//! admin server, the audit log with its thread, one task per agent's stream, two per peer. When told to stop, the controller first gives up its lease, so
+//! admin server, the audit log with its thread, one task per agent's stream, two per peer. When told to stop, the
+//! controller first gives up its lease, so
 //! that its sources are the others' at once, then sends its agents there, then ends everything else.
 
 use std::{sync::Arc, time::Duration};
@@ -41,7 +42,7 @@ use crate::{
     sessions::FleetWide,
     shared::{Parts, Shared},
     store::{self, Store, Watch},
-    trust::{Entrance, Trust, gate::GateLayer},
+    trust::{Entrance, Refusals, Trust, gate::GateLayer},
 };
 
 /// HTTP/2 pings find out dead peers between an agent's own signs of life.
@@ -229,7 +230,8 @@ impl Grpc {
             .build_v1()
             .context("cannot build the reflection service")?;
 
-        let gate = GateLayer::new(&shared.trust, shared.metrics.clone(), shared.denials());
+        let refusals = Refusals::new(shared.metrics.clone(), shared.denials());
+        let gate = GateLayer::new(shared.clone(), refusals.clone());
         let leave = async move {
             drain.started().await;
             // The others must know that the sources are theirs before the agents come to them.
@@ -248,7 +250,7 @@ impl Grpc {
             .add_service(peer)
             .add_service(health_service)
             .add_service(reflection)
-            .serve_with_incoming_shutdown(entrance.open(), leave)
+            .serve_with_incoming_shutdown(entrance.open(refusals), leave)
             .await
             .context("the gRPC server failed")
     }

@@ -13,12 +13,15 @@ use fleetknock_runtime::tls::{
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
+pub mod bearer;
 pub mod caller;
+pub mod failures;
 pub mod gate;
+pub mod refusals;
 pub mod ticket;
 pub mod token;
 
-pub use caller::Caller;
+pub use self::{caller::Caller, refusals::Refusals};
 
 /// How this controller is spoken to, and how it speaks to its peers.
 #[derive(Clone, Debug)]
@@ -100,11 +103,14 @@ impl Entrance {
         }
     }
 
-    /// Connections from now on.
-    pub fn open(self) -> Incoming {
+    /// Connections from now on; whose certificate is refused is noted.
+    pub fn open(self, refusals: Refusals) -> Incoming {
         match self.acceptor {
             None => Incoming::plain(self.listener),
-            Some(acceptor) => Incoming::tls(self.listener, acceptor, Limits::default()),
+            Some(acceptor) => {
+                let acceptor = acceptor.on_refusal(move |refusal| refusals.note_certificate(refusal));
+                Incoming::tls(self.listener, acceptor, Limits::default())
+            }
         }
     }
 }

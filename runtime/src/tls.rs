@@ -38,6 +38,7 @@ pub use self::{
     client::{ClientStream, ConnectError, Connector, Expected},
     connection::{Connection, Peer},
     credentials::{Credentials, FOLLOW_EVERY},
+    crowd::network,
     files::{FileError, Files, Material, Own, OwnFiles},
     incoming::{Incoming, Limits, Outcome, Refusal},
     server::{Acceptor, Clients, NoCertificate},

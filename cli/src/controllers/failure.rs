@@ -194,9 +194,9 @@ fn turned_away(error: &(dyn Error + 'static)) -> Option<String> {
 
 fn remedy(code: Code) -> &'static str {
     match code {
-        Code::PermissionDenied | Code::Unauthenticated => {
-            "; ask an admin of the fleet for a role that may do this"
-        }
+        // Why nobody knows who asks comes with what to do about it.
+        Code::Unauthenticated => "",
+        Code::PermissionDenied => "; ask an admin of the fleet for a role that may do this",
         Code::Aborted | Code::ResourceExhausted | Code::DeadlineExceeded => "; try again",
         Code::Unimplemented => "; the controller is older than this command, or is no controller",
         Code::Internal | Code::Unknown | Code::DataLoss => "; the controller's log says more",

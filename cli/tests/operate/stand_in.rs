@@ -16,6 +16,7 @@ use fleetknock_proto::{
     v1::{
         self,
         control_service_server::{ControlService, ControlServiceServer},
+        create_token_request::Holder as Asked,
     },
 };
 use fleetknock_runtime::tls::{Acceptor, Clients, Credentials, Files, Incoming, Limits, UriRule};
@@ -56,6 +57,12 @@ impl StandIn {
         Self::serve_with(Service::default(), Some(files))
     }
 
+    /// One that takes calls with this token only, from whoever needs no certificate.
+    pub(crate) fn for_token(files: Files, token: &str) -> Self {
+        let authorization = Some(format!("Bearer {token}"));
+        Self::serve_with(Service { authorization, ..Service::default() }, Some(files))
+    }
+
     fn serve(service: Service) -> Self {
         Self::serve_with(service, None)
     }
@@ -66,17 +73,20 @@ impl StandIn {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let bans = service.bans.clone();
-        let service = ControlServiceServer::new(service);
-        let server = tonic::transport::Server::builder().add_service(service);
         let within = runtime.enter();
         let (scheme, incoming) = match files {
             None => ("http", Incoming::plain(listener)),
             Some(files) => {
-                let clients = Clients::Required(UriRule::anybody());
+                let clients = match service.authorization {
+                    None => Clients::Required(UriRule::anybody()),
+                    Some(_) => Clients::Optional(UriRule::anybody()),
+                };
                 let acceptor = Acceptor::new(Credentials::load(files).unwrap(), clients).unwrap();
                 ("https", Incoming::tls(listener, acceptor, Limits::default()))
             }
         };
+        let service = ControlServiceServer::new(service);
+        let server = tonic::transport::Server::builder().add_service(service);
         runtime.spawn(server.serve_with_incoming(incoming));
         drop(within);
         Self { scheme, address, bans, _runtime: runtime }
@@ -97,6 +107,9 @@ struct Service {
     doors: Arc<Mutex<BTreeMap<String, Door>>>,
     openings: Arc<Mutex<Vec<v1::Opening>>>,
     bans: Arc<Mutex<BTreeMap<String, v1::Ban>>>,
+    tokens: Mutex<Vec<v1::Token>>,
+    /// What whoever calls must show for itself, if anything.
+    authorization: Option<String>,
     streams: AtomicU32,
     suspended: bool,
     of_three: bool,
@@ -158,6 +171,13 @@ impl ControlService for Service {
 
     async fn list_doors(&self, request: Request<v1::ListDoorsRequest>) -> Answer<v1::ListDoorsResponse> {
         self.serving()?;
+        let shown = request.metadata().get("authorization").map(|value| value.to_str().unwrap());
+        if shown != self.authorization.as_deref() {
+            return Err(status::unknown_caller(format!(
+                "{} is shown",
+                if shown.is_some() { "something" } else { "nothing" }
+            )));
+        }
         let request = request.into_inner();
         let doors = self.doors.lock().unwrap();
         let rest = doors.range(request.page_token..).map(|(_, door)| door);
@@ -273,16 +293,49 @@ impl ControlService for Service {
         Ok(Response::new(fleet::events(request.get_ref())))
     }
 
-    async fn create_token(&self, _: Request<v1::CreateTokenRequest>) -> Answer<v1::CreateTokenResponse> {
-        Err(Status::unimplemented("not of these tests"))
+    /// The secret tells how it was asked for.
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Answer<v1::CreateTokenResponse> {
+        let v1::CreateTokenRequest { holder, valid_for_ms } = request.into_inner();
+        let (prefix, holder) = match holder.unwrap() {
+            Asked::User(user) => ("fkt", v1::token::Holder::User(user)),
+            Asked::Host(host) => ("fke", v1::token::Holder::Host(host)),
+        };
+        let mut tokens = self.tokens.lock().unwrap();
+        let id = format!("{:016x}", tokens.len() + 1);
+        let secret = format!("{prefix}_{id}_for_{valid_for_ms}");
+        let token = v1::Token {
+            id,
+            holder: Some(holder),
+            created_ms: now_ms(),
+            expires_ms: now_ms() + valid_for_ms,
+            created_by: "user a".to_owned(),
+        };
+        tokens.push(token.clone());
+        Ok(Response::new(v1::CreateTokenResponse { token: Some(token), secret }))
     }
 
-    async fn list_tokens(&self, _: Request<v1::ListTokensRequest>) -> Answer<v1::ListTokensResponse> {
-        Err(Status::unimplemented("not of these tests"))
+    /// In pages of one.
+    async fn list_tokens(&self, request: Request<v1::ListTokensRequest>) -> Answer<v1::ListTokensResponse> {
+        let after = request.into_inner().page_token;
+        let tokens = self.tokens.lock().unwrap();
+        let mut rest = tokens.iter().filter(|token| token.id > after).cloned();
+        let page: Vec<_> = rest.by_ref().take(1).collect();
+        let next_page_token = rest.next().map_or_else(String::new, |_| page[0].id.clone());
+        Ok(Response::new(v1::ListTokensResponse { tokens: page, next_page_token }))
     }
 
-    async fn revoke_token(&self, _: Request<v1::RevokeTokenRequest>) -> Answer<v1::RevokeTokenResponse> {
-        Err(Status::unimplemented("not of these tests"))
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Answer<v1::RevokeTokenResponse> {
+        let id = request.into_inner().id;
+        let mut tokens = self.tokens.lock().unwrap();
+        let place = tokens.iter().position(|token| token.id == id);
+        tokens.remove(place.ok_or_else(|| status::not_found("token", &id))?);
+        Ok(Response::new(v1::RevokeTokenResponse {}))
     }
 
     async fn get_controller(&self, request: Request<v1::GetControllerRequest>) -> Answer<v1::Controller> {

@@ -94,31 +94,31 @@ fn trust_is_chosen_by_flags() {
 }
 
 /// A directory with an authority.
-struct Room(TempDir);
+pub(crate) struct Room(TempDir);
 
 impl Room {
-    fn new(fleet: &str) -> Self {
+    pub(crate) fn new(fleet: &str) -> Self {
         let room = Self(tempfile::tempdir().unwrap());
         room.pki(&["init", "--fleet", fleet]);
         room
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn shown(&self, name: &str) -> String {
+    pub(crate) fn shown(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
-    fn pki(&self, args: &[&str]) {
+    pub(crate) fn pki(&self, args: &[&str]) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fleetknock"));
         command.arg("pki").args(args).args(["--dir", &self.shown("")]);
         let ran = run(command, "");
         assert_eq!(ran.code, 0, "{ran:?}");
     }
 
-    fn files(&self, name: &str) -> Files {
+    pub(crate) fn files(&self, name: &str) -> Files {
         let own = OwnFiles {
             certificate: self.path(&format!("{name}.crt")),
             key: self.path(&format!("{name}.key")),

@@ -8,14 +8,25 @@
 //! | ControlService         | users of this fleet, by [role](least_role)     |
 //! | EnrolmentService       | Enrol: anybody (it asks for a token); Renew: hosts of this fleet |
 //! | health, reflection     | anybody who finished the handshake             |
+//!
+//! A user shows a certificate, or a [token](super::token) as `authorization: Bearer`; a call that shows both is refused,
+//! whosever the certificate is, so that there is never a question in whose name it was made, and no host's agent can call
+//! the control service with a token that it found. Tokens count at the control service only, and never in plain text.
+//!
+//! A token that is revoked lets nobody in as soon as a controller hears of it from the store. One that is cut off from
+//! the store does not; until it hears again the token can look there, but changes need the store.
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use fleetknock_core::identity::{FleetName, Identity, Role, Who};
-use fleetknock_proto::{status as refuse, v1::EventKind};
+use fleetknock_core::{
+    identity::{FleetName, Identity, Role, Who},
+    time::Timestamp,
+};
+use fleetknock_proto::status as refuse;
 use fleetknock_runtime::tls::Peer;
 use tokio::sync::mpsc;
 use tonic::{
@@ -26,12 +37,14 @@ use tonic::{
 use tower_layer::Layer;
 
 use super::{
-    Caller, Trust,
+    Caller, Trust, bearer,
     caller::{Shown, Whose},
+    refusals::{ANSWER_AFTER, Answer, Refusals},
+    token::{Presented, TokenError},
 };
 use crate::{
-    audit::denials::Denied,
-    metrics::{DeniedLabels, Metrics},
+    record::{Actor, TokenId, TokenRecord},
+    shared::Shared,
 };
 
 #[cfg(test)]
@@ -65,6 +78,9 @@ const ROLES: [(&str, Role); 24] = [
     ("WatchEvents", Role::Viewer),
 ];
 
+/// The one call that judges what its caller shows by itself; whom it does not let in is noted here all the same.
+const ENROL: &str = "/fleetknock.v1.EnrolmentService/Enrol";
+
 /// What a user must be at least to see the steps of a door ([`fleetknock_proto::v1::GetDoorRequest::reveal`]). The one
 /// right that hangs on what is in a request: the handlers ask for it.
 pub const REVEALS: Role = Role::Admin;
@@ -79,106 +95,176 @@ pub fn least_role(method: &str) -> Option<Role> {
     ROLES.iter().find(|(name, _)| *name == method).map(|(_, role)| *role)
 }
 
-/// Who makes a call, when it may be made.
+/// What a call shows of who makes it.
+#[derive(Clone, Debug)]
+pub struct Asked<'a> {
+    /// Service and method, as in `/fleetknock.v1.ControlService/Open`.
+    pub path: &'a str,
+    /// The URIs of the certificate; none without one.
+    pub uris: &'a [String],
+    /// The bearer token; nothing when none is shown.
+    pub token: Result<Option<Presented>, TokenError>,
+    /// From where it comes, when that is known.
+    pub address: Option<SocketAddr>,
+}
+
+/// Why a call is not made.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What its caller is told.
+    pub status: Status,
+    /// What it is noted as.
+    pub reason: Reason,
+}
+
+/// What a refused call is noted as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Somebody who is known may not.
+    Denied {
+        /// Who.
+        actor: Box<Actor>,
+    },
+    /// There is no such call.
+    NoSuchCall,
+    /// It is not known who makes the call.
+    Unknown {
+        /// As in the metric: `nothing`, `certificate` or `token_...`.
+        why: &'static str,
+    },
+}
+
+impl Refusal {
+    fn no_such_call() -> Self {
+        Self { status: Status::unimplemented("there is no such call"), reason: Reason::NoSuchCall }
+    }
+
+    fn unknown(why: &'static str, status: Status) -> Self {
+        Self { status, reason: Reason::Unknown { why } }
+    }
+
+    fn denied(caller: &Caller, status: Status) -> Self {
+        Self { status, reason: Reason::Denied { actor: Box::new(caller.actor()) } }
+    }
+
+    fn token(error: TokenError) -> Self {
+        let why = match error {
+            TokenError::Expired { .. } => "token_expired",
+            TokenError::Malformed => "token_malformed",
+            TokenError::OtherKind { .. } => "token_other_kind",
+            TokenError::Unknown { .. } => "token_unknown",
+            TokenError::Wrong { .. } => "token_wrong",
+        };
+        Self::unknown(why, refuse::unknown_caller(error.to_string()))
+    }
+}
+
+/// Who makes a call, when it may be made. `token` finds the record of a token.
 ///
 /// # Errors
-/// UNAUTHENTICATED without a certificate, PERMISSION_DENIED when it is not for its holder, UNIMPLEMENTED when there is no
-/// such call.
+/// UNAUTHENTICATED without a certificate or with a token that is not good, PERMISSION_DENIED when it is not for its
+/// holder, UNIMPLEMENTED when there is no such call.
 pub fn judge(
     fleet: &FleetName,
-    path: &str,
-    uris: &[String],
-    address: Option<SocketAddr>,
-) -> Result<Caller, Status> {
-    let known = |who| Caller { who: Whose::Known(who), shown: Shown::Certificate, address };
-    let unknown = || Status::unimplemented("there is no such call");
-    let (service, method) =
-        path.strip_prefix('/').and_then(|path| path.split_once('/')).ok_or_else(unknown)?;
-    let who = || {
-        if uris.is_empty() {
-            return Err(refuse::unknown_caller(
-                "this call needs a certificate that names its holder (--tls-cert and --tls-key; fleetknock pki issue)",
-            ));
+    asked: &Asked<'_>,
+    token: impl FnOnce(&TokenId) -> Option<TokenRecord>,
+    now: Timestamp,
+) -> Result<Caller, Refusal> {
+    let address = asked.address;
+    let known = |who, shown| Caller { who: Whose::Known(who), shown, address };
+    let (service, method) = asked
+        .path
+        .strip_prefix('/')
+        .and_then(|path| path.split_once('/'))
+        .ok_or_else(Refusal::no_such_call)?;
+    let certified = |instead: &str| {
+        if asked.uris.is_empty() {
+            let reason = format!(
+                "this call needs a certificate that names its holder (--tls-cert and --tls-key; fleetknock pki issue)\
+                 {instead}"
+            );
+            return Err(Refusal::unknown("nothing", refuse::unknown_caller(reason)));
         }
-        Identity::of_fleet(fleet, uris)
-            .map(|identity| identity.who)
-            .map_err(|error| refuse::denied(error.to_string()))
+        Identity::of_fleet(fleet, asked.uris)
+            .map(|identity| known(identity.who, Shown::Certificate))
+            .map_err(|error| Refusal::unknown("certificate", refuse::denied(error.to_string())))
     };
-    let only_for = |whom: &str, who: Who| {
-        refuse::denied(format!("this is for {whom}; the certificate is that of {who}"))
+    let only_for = |whom: &str, caller: Caller| {
+        let whose = match &caller.who {
+            Whose::Known(who) => who.to_string(),
+            Whose::Anybody => "anybody".to_owned(),
+        };
+        Refusal::denied(
+            &caller,
+            refuse::denied(format!("this is for {whom}; the certificate is that of {whose}")),
+        )
     };
     match service {
         "grpc.health.v1.Health" | "grpc.reflection.v1.ServerReflection" => Ok(Caller::anybody(address)),
-        "fleetknock.v1.AgentService" => match who()? {
-            who @ Who::Host(_) => Ok(known(who)),
-            who => Err(only_for("the agents of hosts", who)),
+        "fleetknock.v1.AgentService" => match certified("")? {
+            caller @ Caller { who: Whose::Known(Who::Host(_)), .. } => Ok(caller),
+            caller => Err(only_for("the agents of hosts", caller)),
         },
-        "fleetknock.v1.PeerService" => match who()? {
-            who @ Who::Controller(_) => Ok(known(who)),
-            who => Err(only_for("controllers", who)),
+        "fleetknock.v1.PeerService" => match certified("")? {
+            caller @ Caller { who: Whose::Known(Who::Controller(_)), .. } => Ok(caller),
+            caller => Err(only_for("controllers", caller)),
         },
         "fleetknock.v1.ControlService" => {
-            let caller = known(who()?);
-            caller.check_role(least_role(method).ok_or_else(unknown)?, method)?;
+            let caller = match &asked.token {
+                Ok(None) => certified(" or a token (--token-file; fleetknock token create)")?,
+                _ if !asked.uris.is_empty() => {
+                    let caller = certified("")?;
+                    let status = refuse::denied(
+                        "the call shows a certificate and a token, so that it is not clear who makes it; show one of them",
+                    );
+                    return Err(Refusal::denied(&caller, status));
+                }
+                Ok(Some(presented)) => {
+                    let record = token(presented.id());
+                    let who = bearer::user(presented, record.as_ref(), now).map_err(Refusal::token)?;
+                    known(who, Shown::Token(presented.id().clone()))
+                }
+                Err(error) => return Err(Refusal::token(*error)),
+            };
+            let least = least_role(method).ok_or_else(Refusal::no_such_call)?;
+            caller.check_role(least, method).map_err(|status| Refusal::denied(&caller, status))?;
             Ok(caller)
         }
         "fleetknock.v1.EnrolmentService" if method == "Enrol" => Ok(Caller::anybody(address)),
-        "fleetknock.v1.EnrolmentService" if method == "Renew" => match who()? {
-            who @ Who::Host(_) => Ok(known(who)),
-            who => Err(only_for("the agents of hosts", who)),
+        "fleetknock.v1.EnrolmentService" if method == "Renew" => match certified("")? {
+            caller @ Caller { who: Whose::Known(Who::Host(_)), .. } => Ok(caller),
+            caller => Err(only_for("the agents of hosts", caller)),
         },
-        _ => Err(unknown()),
+        _ => Err(Refusal::no_such_call()),
     }
 }
 
 /// Puts the gate before services.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct GateLayer {
-    fleet: Option<FleetName>,
-    metrics: Metrics,
-    denials: mpsc::Sender<Denied>,
+    shared: Arc<Shared>,
+    refusals: Refusals,
 }
 
 impl GateLayer {
     /// As this controller is spoken to.
-    pub fn new(trust: &Trust, metrics: Metrics, denials: mpsc::Sender<Denied>) -> Self {
-        let fleet = match trust {
-            Trust::Plain => None,
-            Trust::Mutual { fleet, .. } => Some(fleet.clone()),
-        };
-        Self { fleet, metrics, denials }
+    pub fn new(shared: Arc<Shared>, refusals: Refusals) -> Self {
+        Self { shared, refusals }
     }
 
-    /// Tells the audit trail of a call that was refused to whoever shows these names, if it knows them.
-    fn tell(&self, fleet: &FleetName, peer: Option<&Peer>, call: &str, status: &Status) {
-        let address = peer.map(|peer| peer.address);
-        let message = format!("the call {call} was refused: {}", status.message());
-        let denied = match Identity::of_fleet(fleet, peer.map_or(&[], Peer::uris)) {
-            Ok(Identity { who, .. }) => {
-                let caller = Caller { who: Whose::Known(who), shown: Shown::Certificate, address };
-                Denied { kind: EventKind::CallDenied, actor: caller.actor(), host: None, message }
-            }
-            Err(_) => {
-                let address = address.map(|address| address.to_string()).unwrap_or_default();
-                Denied::unknown(EventKind::AuthenticationFailed, "nothing", address, message)
-            }
-        };
-        // When too many wait it is counted all the same.
-        let _full = self.denials.try_send(denied);
-    }
-
-    fn judge<B>(&self, request: &http::Request<B>) -> Result<Caller, Status> {
+    fn judge<B>(&self, request: &mut http::Request<B>) -> Result<Caller, (Status, Answer)> {
+        // In plain text a token is nothing: anybody may do everything, and anybody on the way could have read it.
+        let token = bearer::take(request.headers_mut());
         let peer = request.extensions().get::<Peer>();
         let address = peer.map(|peer| peer.address);
-        let Some(fleet) = &self.fleet else { return Ok(Caller::anybody(address)) };
+        let Trust::Mutual { fleet, .. } = &self.shared.trust else { return Ok(Caller::anybody(address)) };
         let path = request.uri().path();
-        judge(fleet, path, peer.map_or(&[], Peer::uris), address).inspect_err(|status| {
-            let address = peer.map(|peer| peer.address.to_string()).unwrap_or_default();
-            let call: String = path.chars().take(100).collect();
-            tracing::info!(address, call, reason = status.message(), "a call is refused");
-            let reason = if status.code() == tonic::Code::Unauthenticated { "unknown" } else { "denied" };
-            self.metrics.denied.get_or_create(&DeniedLabels { reason }).inc();
-            self.tell(fleet, peer, &call, status);
+        let asked = Asked { path, uris: peer.map_or(&[], Peer::uris), token, address };
+        let record =
+            |id: &TokenId| self.shared.state().fleet.tokens().get(id).map(|held| held.record.clone());
+        judge(fleet, &asked, record, self.shared.now()).map_err(|refusal| {
+            let answer = self.refusals.note(&refusal, path, address);
+            (refusal.status, answer)
         })
     }
 }
@@ -192,7 +278,7 @@ impl<S> Layer<S> for GateLayer {
 }
 
 /// The gate before services.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Gate<S> {
     inner: S,
     layer: GateLayer,
@@ -213,12 +299,38 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        match self.layer.judge(&request) {
+        match self.layer.judge(&mut request) {
             Ok(caller) => {
+                let notes = (request.uri().path() == ENROL).then(|| (self.layer.clone(), caller.address));
                 request.extensions_mut().insert(caller);
-                Box::pin(self.inner.call(request))
+                let answering = self.inner.call(request);
+                let Some((layer, address)) = notes else { return Box::pin(answering) };
+                Box::pin(async move {
+                    let response = answering.await?;
+                    let status = Status::from_header_map(response.headers());
+                    let Some(status) = status.filter(|status| status.code() == tonic::Code::Unauthenticated)
+                    else {
+                        return Ok(response);
+                    };
+                    let refusal = Refusal::unknown("token_enrol", status);
+                    let answer = layer.refusals.note(&refusal, ENROL, address);
+                    Ok(answered(refusal.status, answer).await)
+                })
             }
-            Err(status) => Box::pin(async move { Ok(status.into_http()) }),
+            Err((status, answer)) => Box::pin(async move { Ok(answered(status, answer).await) }),
+        }
+    }
+}
+
+/// A refusal on its way, when it is time.
+async fn answered(status: Status, answer: Answer) -> http::Response<Body> {
+    match answer {
+        Answer::Now => status.into_http(),
+        Answer::Exhausted(status) => status.into_http(),
+        Answer::Later(place) => {
+            tokio::time::sleep(ANSWER_AFTER).await;
+            drop(place);
+            status.into_http()
         }
     }
 }

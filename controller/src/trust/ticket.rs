@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// A host's token that is good, and not yet spent.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,5 +12,6 @@ mod several;
 mod store_away;
 mod store_loss;
 mod support;
+mod tokens;
 mod trust;
 mod writes;

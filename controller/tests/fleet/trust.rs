@@ -266,7 +266,7 @@ async fn list(channel: &Channel) -> Result<(), Code> {
     list_status(channel).await.map_err(|status| status.code())
 }
 
-async fn dial(connector: &Connector, address: SocketAddr) -> Result<Channel, String> {
+pub(crate) async fn dial(connector: &Connector, address: SocketAddr) -> Result<Channel, String> {
     let origin = format!("https://{address}").parse().unwrap();
     let endpoint = Connector::endpoint(&address.to_string(), origin).unwrap();
     endpoint.connect_with_connector(connector.clone()).await.map_err(|error| chain(&error))
@@ -302,7 +302,7 @@ impl Office {
         Self { authority: other.authority.clone(), ..self }
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.directory.path().join(name)
     }
 
@@ -335,14 +335,19 @@ impl Office {
         self.controller_over(name, name, Arc::new(MemoryStore::new())).await
     }
 
-    async fn controller_over(&self, name: &str, certificate: &str, store: Arc<dyn Store>) -> Controller {
+    pub(crate) async fn controller_over(
+        &self,
+        name: &str,
+        certificate: &str,
+        store: Arc<dyn Store>,
+    ) -> Controller {
         let files = self.files(self.own(&format!("controller/{certificate}")));
         let trust = Trust::load(&self.fleet, Some(files)).unwrap();
         Controller::trusting(name, store, trust).await
     }
 
     /// Trusts controllers of this fleet.
-    fn connector_of(&self, credentials: Credentials) -> Connector {
+    pub(crate) fn connector_of(&self, credentials: Credentials) -> Connector {
         Connector::new(credentials, tls::Expected::Uri(rule(&self.fleet, Expected::AnyController)))
     }
 

@@ -118,7 +118,7 @@ impl<K: Holder> Drop for Place<K> {
 }
 
 /// What one customer usually has: an IPv4 address, a /64 of IPv6 (RFC 6177 gives sites no less).
-pub(super) fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {

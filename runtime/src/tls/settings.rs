@@ -68,4 +68,31 @@ impl Settings {
             )),
         }
     }
+
+    /// The files of a client that shows something other than a certificate, which `instead` names, such as `a token
+    /// (--token-file)`: the authorities alone.
+    ///
+    /// # Errors
+    /// When a certificate is given too, the authorities are not, or it is to be plain text, in which what is shown could
+    /// be read by anybody on the way.
+    pub fn authorities_only(&self, insecure: bool, instead: &str) -> Result<Files, ConfigError> {
+        let refuse = |reason: String| Err(ConfigError::Flags { reason });
+        if insecure {
+            return refuse(format!(
+                "--insecure and {instead} are both given: in plain text anybody on the way could read it; choose one of \
+                 them"
+            ));
+        }
+        if self.tls_cert.is_some() || self.tls_key.is_some() {
+            return refuse(format!(
+                "{instead} and a certificate (--tls-cert, --tls-key) are both given; choose one of them"
+            ));
+        }
+        if self.tls_ca.is_empty() {
+            return refuse(format!(
+                "with {instead} give --tls-ca too: the authorities say who may be shown it (fleetknock pki makes one)"
+            ));
+        }
+        Ok(Files { own: None, authorities: self.tls_ca.clone() })
+    }
 }

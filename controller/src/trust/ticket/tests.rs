@@ -87,7 +87,7 @@ async fn put(store: &dyn Store, number: u64, holder: Holder, expires: Timestamp)
 }
 
 /// Its copy follows the store; it is no member, and clears nothing away.
-async fn controller(name: &str, store: Arc<dyn Store>) -> Arc<Shared> {
+pub(in crate::trust) async fn controller(name: &str, store: Arc<dyn Store>) -> Arc<Shared> {
     let (fleet, watch) = keeper::load_patiently(&*store).await.unwrap();
     let shared = Arc::new(Shared::new(Parts {
         store,

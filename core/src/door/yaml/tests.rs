@@ -167,7 +167,11 @@ fn every_mistake_gives_its_line_its_field_and_a_remedy() {
             "",
             "16: spec.opens: the field 'hosts' is missing; name hosts or labels, or write 'hosts: {}' for every host",
         ),
-        ("  opens:", "  opens: 5\n  x:", "16: unknown field 'x' in spec; known are mode, knock, sources, opens"),
+        (
+            "  opens:",
+            "  opens: 5\n  x:",
+            "16: unknown field 'x' in spec; known are mode, knock, sources, opens",
+        ),
         ("kind: Door", "kind: Door\nkind: Door", "4: a field is given twice; keep one of them"),
     ] {
         let error = parse(&change(from, to)).unwrap_err();

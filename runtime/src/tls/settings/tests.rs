@@ -28,6 +28,24 @@ fn what_is_missing_or_too_much_is_named_with_the_remedy() {
     }
 }
 
+#[test]
+fn whoever_shows_something_else_needs_the_authorities_and_no_certificate() {
+    let files = of("", "", &["a", "b"]).authorities_only(false, "a token").unwrap();
+    assert!(files.own.is_none());
+    assert_eq!(files.authorities, [PathBuf::from("a"), PathBuf::from("b")]);
+    for (settings, insecure, said) in [
+        (of("", "", &["a"]), true, "--insecure and a token are both given"),
+        (of("", "", &[]), true, "--insecure and a token are both given"),
+        (of("", "", &[]), false, "with a token give --tls-ca too"),
+        (of("c", "", &["a"]), false, "a token and a certificate (--tls-cert, --tls-key) are both given"),
+        (of("", "k", &["a"]), false, "choose one of them"),
+    ] {
+        let error = settings.authorities_only(insecure, "a token").unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+        assert_eq!(error.exit_code(), crate::exit::USAGE);
+    }
+}
+
 fn of(certificate: &str, key: &str, authorities: &[&str]) -> Settings {
     let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
     Settings {
