@@ -149,7 +149,7 @@ impl Controllers {
         let mut failures: Vec<(&str, Failure)> = Vec::new();
         let places = self.addresses.iter().enumerate().cycle().skip(self.first.get());
         for (place, Address { url, channel }) in places.take(self.addresses.len()) {
-            let client = Client::with_interceptor(channel.clone(), self.bearer.clone())
+            let client = Client::new(InterceptedService::new(channel.clone(), self.bearer.clone()))
                 .max_decoding_message_size(ANSWER_MAX);
             let result = match tokio::time::timeout(self.timeout, ask(client)).await {
                 Ok(Ok(answer)) => Ok(answer.into_inner()),

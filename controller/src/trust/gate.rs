@@ -28,7 +28,6 @@ use fleetknock_core::{
 };
 use fleetknock_proto::status as refuse;
 use fleetknock_runtime::tls::Peer;
-use tokio::sync::mpsc;
 use tonic::{
     Status,
     body::Body,
