@@ -84,8 +84,8 @@ pub struct Settings {
     /// Get the first certificate with the token in this file, and write it, its key and the authorities where the --tls
     /// flags say
     ///
-    /// fleetknock enroll-token --host NAME makes the file. It is read only while there is no certificate that counts, and
-    /// a token is good once.
+    /// fleetknock enroll-token --host NAME writes the token; with the fleet's ca.crt beneath it in the file nothing else is
+    /// needed. It is read only while there is no certificate that counts, and a token is good once.
     #[arg(long, value_name = "FILE")]
     pub enroll_token: Option<PathBuf>,
 

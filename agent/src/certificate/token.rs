@@ -1,5 +1,5 @@
-//! The file with which a host enrols: a token in a line, and beneath it, when the operator's command wrote them, the
-//! authorities of the fleet in PEM. With them nothing else has to be brought to the host.
+//! The file with which a host enrols: a token in a line, and beneath it, when the operator put them there, the authorities
+//! of the fleet in PEM. With them nothing else has to be brought to the host.
 
 use std::{fmt, fs::File, io::Read as _, path::Path};
 

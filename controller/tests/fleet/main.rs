@@ -6,6 +6,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod enrolling;
 mod promises;
 mod several;
 mod store_away;

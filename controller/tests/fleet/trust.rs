@@ -8,6 +8,7 @@ use std::{
 };
 
 use fleetknock_controller::{
+    enrolment::issuer::Issuer,
     store::{Store, memory::MemoryStore},
     trust::{Trust, rule},
 };
@@ -264,7 +265,7 @@ async fn list(channel: &Channel) -> Result<(), Code> {
     list_status(channel).await.map_err(|status| status.code())
 }
 
-async fn dial(connector: &Connector, address: SocketAddr) -> Result<Channel, String> {
+pub(crate) async fn dial(connector: &Connector, address: SocketAddr) -> Result<Channel, String> {
     let origin = format!("https://{address}").parse().unwrap();
     let endpoint = Connector::endpoint(&address.to_string(), origin).unwrap();
     endpoint.connect_with_connector(connector.clone()).await.map_err(|error| chain(&error))
@@ -282,25 +283,34 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Issues certificates of one fleet.
-struct Office {
+pub(crate) struct Office {
     directory: TempDir,
     authority: Arc<Authority>,
     fleet: FleetName,
+    issuer: Option<Issuer>,
 }
 
 impl Office {
-    fn new(fleet: &str) -> Self {
+    pub(crate) fn new(fleet: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (authority, _) = Authority::create("a CA", "x://ca", 2 * HOUR, SystemTime::now()).unwrap();
+        let (authority, key) = Authority::create("a CA", "x://ca", 2 * HOUR, SystemTime::now()).unwrap();
         fs::write(directory.path().join("ca.crt"), authority.pem()).unwrap();
-        Self { directory, authority: Arc::new(authority), fleet: fleet.parse().unwrap() }
+        write_new(&directory.path().join("ca.key"), key.pem(), Access::Owner).unwrap();
+        Self { directory, authority: Arc::new(authority), fleet: fleet.parse().unwrap(), issuer: None }
+    }
+
+    /// Its controllers sign hosts' certificates.
+    pub(crate) fn issuing(fleet: &str, valid_for: Duration) -> Self {
+        let office = Self::new(fleet);
+        let issuer = Issuer::new(office.path("ca.crt"), office.path("ca.key"), valid_for);
+        Self { issuer: Some(issuer), ..office }
     }
 
     fn with_authority_of(self, other: &Self) -> Self {
         Self { authority: other.authority.clone(), ..self }
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.directory.path().join(name)
     }
 
@@ -329,26 +339,35 @@ impl Office {
         Files { own: Some(own), authorities: vec![self.path("ca.crt")] }
     }
 
-    async fn controller(&self, name: &str) -> Controller {
+    pub(crate) async fn controller(&self, name: &str) -> Controller {
         self.controller_over(name, name, Arc::new(MemoryStore::new())).await
     }
 
-    async fn controller_over(&self, name: &str, certificate: &str, store: Arc<dyn Store>) -> Controller {
+    pub(crate) async fn controller_over(
+        &self,
+        name: &str,
+        certificate: &str,
+        store: Arc<dyn Store>,
+    ) -> Controller {
         let files = self.files(self.own(&format!("controller/{certificate}")));
         let trust = Trust::load(&self.fleet, Some(files)).unwrap();
+        let trust = match &self.issuer {
+            Some(issuer) => trust.with_issuer(issuer.clone()),
+            None => trust,
+        };
         Controller::trusting(name, store, trust).await
     }
 
     /// Trusts controllers of this fleet.
-    fn connector_of(&self, credentials: Credentials) -> Connector {
+    pub(crate) fn connector_of(&self, credentials: Credentials) -> Connector {
         Connector::new(credentials, tls::Expected::Uri(rule(&self.fleet, Expected::AnyController)))
     }
 
-    fn connector_with(&self, own: OwnFiles) -> Connector {
+    pub(crate) fn connector_with(&self, own: OwnFiles) -> Connector {
         self.connector_of(Credentials::load(self.files(own)).unwrap())
     }
 
-    async fn dial(&self, controller: &Controller, who: &str) -> Channel {
+    pub(crate) async fn dial(&self, controller: &Controller, who: &str) -> Channel {
         dial(&self.connector_with(self.own(who)), controller.address).await.unwrap()
     }
 }
