@@ -42,6 +42,10 @@ Examples:
   fleetknock-agent --host edge-1 --label role=edge --controller https://10.0.0.1:7600 \\
       --tls-cert edge-1.crt --tls-key edge-1.key --tls-ca ca.crt
       an agent with the certificate of its host, such as fleetknock pki issue host edge-1 makes
+  fleetknock-agent --host edge-1 --controller https://10.0.0.1:7600 --enroll-token /etc/fleetknock/edge-1.token \\
+      --tls-cert /var/lib/fleetknock-agent/tls.crt --tls-key /var/lib/fleetknock-agent/tls.key \\
+      --tls-ca /var/lib/fleetknock-agent/ca.crt
+      an agent that gets its certificate itself, by what fleetknock enroll-token --host edge-1 made, and renews it
   fleetknock-agent --host bastion-1 --controller http://10.0.0.1:7600,http://10.0.0.2:7600 --insecure \\
       --management 192.0.2.0/24 --state /var/lib/fleetknock/agent --http 127.0.0.1:9600
       in a lab, in plain text: with two controllers, a network that always passes, a guard that is up before the
@@ -79,6 +83,20 @@ pub struct Settings {
     /// Mutual TLS.
     #[command(flatten)]
     pub tls: tls::Settings,
+
+    /// Get the first certificate with the token in this file, and write it, its key and the authorities where the --tls
+    /// flags say
+    ///
+    /// fleetknock enroll-token --host NAME writes the token; with the fleet's ca.crt beneath it in the file nothing else is
+    /// needed. It is read only while there is no certificate that counts, and a token is good once.
+    #[arg(long, value_name = "FILE")]
+    pub enroll_token: Option<PathBuf>,
+
+    /// Whether the agent renews its certificate itself, by the controllers: auto does with --enroll-token
+    ///
+    /// Off is for certificates that something else renews, such as cert-manager. The controllers need --issuer-cert.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Renew::Auto)]
+    pub renew: Renew,
 
     /// How ports are guarded: auto, nftables, iptables or dry-run
     #[arg(long, value_name = "DRIVER", default_value = "auto")]
@@ -155,6 +173,18 @@ pub enum OnExit {
     Open,
 }
 
+/// Whether the agent renews its certificate itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Renew {
+    /// When it got its first one itself.
+    #[default]
+    Auto,
+    /// Yes, wherever the first one came from.
+    On,
+    /// No: something else puts the next one in its place.
+    Off,
+}
+
 impl Settings {
     /// Checks what no single setting can.
     ///
@@ -184,6 +214,13 @@ impl Settings {
             ));
         }
         self.tls_files()?;
+        if self.insecure && (self.enroll_token.is_some() || self.renew == Renew::On) {
+            return refuse(
+                "--enroll-token and --renew on are for certificates, and --insecure is plain text without any; choose one \
+                 of them"
+                    .to_owned(),
+            );
+        }
         if let Some(url) = self.controller.iter().find(|url| url.is_secure() == self.insecure) {
             return refuse(if self.insecure {
                 format!("controller: '{url}' asks for TLS, and --insecure for plain text; choose one of them")
@@ -211,6 +248,15 @@ impl Settings {
             })
         });
         self.tls.files(self.insecure, own)
+    }
+
+    /// Whether the agent renews its certificate itself.
+    pub fn renews(&self) -> bool {
+        match self.renew {
+            Renew::Auto => self.enroll_token.is_some(),
+            Renew::On => true,
+            Renew::Off => false,
+        }
     }
 
     /// Whom a controller must be: any one of the fleet.

@@ -21,7 +21,7 @@ use anyhow::Context as _;
 use fleetknock_proto::v1::{self, AgentMessage};
 use fleetknock_runtime::{clock, ready::Latch, tls::Connector};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::{Interval, MissedTickBehavior, interval, interval_at},
 };
@@ -125,6 +125,8 @@ pub struct Parts {
     pub on_exit: OnExit,
     /// Instruments.
     pub metrics: Metrics,
+    /// What is to be said of this host's certificate.
+    pub certificate: watch::Receiver<Option<String>>,
     /// Released when the guard was written.
     pub guard_latch: Latch,
     /// Released when a controller was reached once.
@@ -150,6 +152,7 @@ pub struct Driver {
     save_after: Option<Instant>,
     on_exit: OnExit,
     metrics: Metrics,
+    certificate: watch::Receiver<Option<String>>,
     guard_latch: Latch,
     controller_latch: Latch,
     results: VecDeque<v1::OpeningResult>,
@@ -210,6 +213,7 @@ impl Driver {
             save_after: None,
             on_exit: parts.on_exit,
             metrics: parts.metrics,
+            certificate: parts.certificate,
             guard_latch: parts.guard_latch,
             controller_latch: parts.controller_latch,
             results: VecDeque::new(),

@@ -3,6 +3,7 @@
 //! It never learns a sequence or a secret and never decides an opening.
 
 pub mod capture;
+pub mod certificate;
 pub mod config;
 pub mod driver;
 pub mod firewall;

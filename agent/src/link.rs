@@ -37,6 +37,7 @@ use round::Round;
 
 pub mod dial;
 pub mod names;
+pub mod office;
 pub mod round;
 pub mod wire;
 

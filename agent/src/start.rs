@@ -18,9 +18,11 @@ use fleetknock_runtime::{
     tls::{self, Connector, Credentials, Expected},
 };
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use crate::{
     capture::{self, CaptureError},
+    certificate::{self, renew::Warden},
     config::Settings,
     driver::{Driver, Parts, hand, metrics::Metrics, space, state::StateFile},
     firewall::{self, Firewall, FirewallError, Kind, Options},
@@ -68,21 +70,30 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
 
     // After the guard, and not within --check-config: a host whose certificate ended while it was off is closed all the
     // same. Whoever restarts services tries again: the files may come any moment.
-    let credentials = settings.tls_files()?.map(Credentials::load).transpose();
-    let credentials = credentials.map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
-
-    exit::block_on(Some(WORKERS), serve(settings, credentials, firewall, state, picture, remembered))
+    let files = settings.tls_files()?;
+    exit::block_on(Some(WORKERS), serve(settings, files, firewall, state, picture, remembered))
 }
 
 async fn serve(
     settings: Settings,
-    credentials: Option<Credentials>,
+    files: Option<tls::Files>,
     firewall: Box<dyn Firewall>,
     state: Option<StateFile>,
     picture: Picture,
     remembered: Remembered,
 ) -> anyhow::Result<()> {
-    let signals = Signals::install().context("cannot install the signal handlers")?;
+    let mut signals = Signals::install().context("cannot install the signal handlers")?;
+    if let Some(files) = &files {
+        tokio::select! {
+            enrolled = certificate::enrol::when_needed(&settings, files) => enrolled?,
+            signal = signals.next() => {
+                tracing::info!(?signal, "the agent stops before it has a certificate");
+                return Ok(());
+            }
+        }
+    }
+    let credentials = files.clone().map(Credentials::load).transpose();
+    let credentials = credentials.map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
     let admin = match settings.http {
         Some(address) => Some(Admin::bind("--http", address).await?),
         None => None,
@@ -100,8 +111,13 @@ async fn serve(
     let metrics = Metrics::default();
     metrics.register(&mut registry);
     let drain = Drain::new();
-    if let Some(credentials) = &credentials {
-        credentials.register(registry.sub_registry_with_prefix("fleetknock_agent"));
+    let (notice, notices) = watch::channel(None);
+    if let (Some(credentials), Some(files)) = (&credentials, files) {
+        let registry = registry.sub_registry_with_prefix("fleetknock_agent");
+        credentials.register(registry);
+        let warden = Warden::new(&settings, credentials.clone(), files, notice);
+        warden.metrics().register(registry);
+        drain.spawn(warden.run(drain.token()));
         drain.spawn(credentials.clone().follow(tls::FOLLOW_EVERY, drain.token()));
     }
     let connector =
@@ -133,6 +149,7 @@ async fn serve(
         reconcile_every: settings.reconcile_interval,
         on_exit: settings.on_exit,
         metrics,
+        certificate: notices,
         guard_latch,
         controller_latch,
     })?;

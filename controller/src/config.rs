@@ -1,6 +1,6 @@
 //! The controller's settings: flags, environment variables and a file, checked whole before anything is bound.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use fleetknock_core::{
@@ -20,6 +20,7 @@ use ipnet::IpNet;
 
 use crate::{
     audit::lines::Target,
+    enrolment::issuer::Issuer,
     membership,
     seal::{self, Keyring, command::Command},
     store::StoreSpec,
@@ -28,6 +29,9 @@ use crate::{
 pub use self::etcd::{EtcdSettings, EtcdSettingsError};
 
 pub mod etcd;
+
+/// For how long hosts' certificates may be valid.
+const ISSUED_FOR: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(366 * 86_400);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -88,6 +92,19 @@ pub struct Settings {
     /// Mutual TLS.
     #[command(flatten)]
     pub tls: tls::Settings,
+
+    /// The certificate of the authority (CA) that signs hosts' certificates, in PEM: that of fleetknock pki init, or one
+    /// beneath it; hosts get none from this controller unless given
+    #[arg(long, value_name = "FILE")]
+    pub issuer_cert: Option<PathBuf>,
+
+    /// Its private key, in PEM. Whoever has it can be anybody in the fleet
+    #[arg(long, value_name = "FILE")]
+    pub issuer_key: Option<PathBuf>,
+
+    /// How long the certificates are valid that hosts get; agents renew when two thirds of that are over
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = duration)]
+    pub host_certificates_for: Duration,
 
     /// Where to serve /live, /ready and /metrics over HTTP; not at all unless given
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
@@ -160,6 +177,7 @@ impl Settings {
             fleetknock_runtime::exit::coded(fleetknock_runtime::exit::USAGE, anyhow::anyhow!(text))
         };
         self.tls_files(&self.name())?;
+        self.issuer().map_err(usage)?;
         let scheme = if self.insecure { "http" } else { "https" };
         if let Some(advertise) =
             self.advertise.as_ref().filter(|url| !url.starts_with(&format!("{scheme}://")))
@@ -264,6 +282,31 @@ impl Settings {
         Ok(self.tls.files(self.insecure, own)?)
     }
 
+    /// Who signs hosts' certificates; nobody unless its files are named.
+    ///
+    /// # Errors
+    /// One line that names the setting, its value and the remedy.
+    pub fn issuer(&self) -> Result<Option<Issuer>, String> {
+        if !ISSUED_FOR.contains(&self.host_certificates_for) {
+            return Err(format!(
+                "--host-certificates-for must be from 1m to 366days, not {}",
+                humantime::format_duration(self.host_certificates_for)
+            ));
+        }
+        match (&self.issuer_cert, &self.issuer_key) {
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) if self.insecure => {
+                Err("--issuer-cert is for mutual TLS, and --insecure is plain text; choose one of them"
+                    .to_owned())
+            }
+            (Some(certificate), Some(key)) => {
+                Ok(Some(Issuer::new(certificate.clone(), key.clone(), self.host_certificates_for)))
+            }
+            (Some(_), None) => Err("with --issuer-cert give --issuer-key too".to_owned()),
+            (None, Some(_)) => Err("with --issuer-key give --issuer-cert too".to_owned()),
+        }
+    }
+
     /// The store, with the fleet's place in it, and with what the files for an etcd hold.
     ///
     /// # Errors
@@ -360,6 +403,10 @@ mod tests {
             (vec!["x", "--insecure", "--advertise=https://10.0.0.1:7600"], "must begin with http://"),
             ([&tls[..], &["--insecure"]].concat(), "are both given"),
             (vec!["x", "--tls-cert=c"], "with --tls-cert give --tls-key and --tls-ca too"),
+            ([&tls[..], &["--issuer-cert=i"]].concat(), "with --issuer-cert give --issuer-key too"),
+            ([&tls[..], &["--issuer-key=k"]].concat(), "with --issuer-key give --issuer-cert too"),
+            ([&tls[..], &["--host-certificates-for=1s"]].concat(), "must be from 1m to 366days, not 1s"),
+            (vec!["x", "--insecure", "--issuer-cert=i", "--issuer-key=k"], "--issuer-cert is for mutual TLS"),
             (tls.to_vec(), "--seal-key is missing"),
         ] {
             let error = parse(&wrong).check().unwrap_err();

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod control_api;
 pub mod decide;
+pub mod enrolment;
 pub mod fleet;
 pub mod grant;
 pub mod keeper;

@@ -2,10 +2,13 @@
 //!
 //! Tasks, all vital: `membership`, `keeper`, `peers`, `matching`, `decisions`, `denials`, the gRPC server; beside them the
 //! admin server, the audit log with its thread, one task per agent's stream, two per peer. When told to stop, the
-//! controller first gives up its lease, so
-//! that its sources are the others' at once, then sends its agents there, then ends everything else.
+//! controller first gives up its lease, so that its sources are the others' at once, then sends its agents there, then ends
+//! everything else.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context;
 use fleetknock_core::matcher;
@@ -13,7 +16,8 @@ use fleetknock_proto::{
     limits,
     v1::{
         FILE_DESCRIPTOR_SET, agent_service_server::AgentServiceServer,
-        control_service_server::ControlServiceServer, peer_service_server::PeerServiceServer,
+        control_service_server::ControlServiceServer, enrolment_service_server::EnrolmentServiceServer,
+        peer_service_server::PeerServiceServer,
     },
 };
 use fleetknock_runtime::{
@@ -35,7 +39,7 @@ use crate::{
         lines::{Lines, Log},
     },
     config::Settings,
-    control_api, decide, keeper, matching, membership,
+    control_api, decide, enrolment, keeper, matching, membership,
     metrics::Metrics,
     peers::{self, Peers},
     seal::Sealed,
@@ -66,6 +70,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
     let audit_log = settings.audit_log.clone().map(Log::open).transpose();
     let audit_log = audit_log.map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
+    let trust = with_issuer(trust, &settings)?;
     let listener = admin::listen("--listen", settings.listen).await?;
     let entrance = Entrance::new(listener, &trust)?;
     let admin = match settings.http {
@@ -156,6 +161,19 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// With who signs hosts' certificates, when somebody does, and can.
+fn with_issuer(trust: Trust, settings: &Settings) -> anyhow::Result<Trust> {
+    let issuer = settings.issuer().map_err(|reason| exit::coded(exit::USAGE, anyhow::anyhow!(reason)))?;
+    let (Some(issuer), Trust::Mutual { fleet, credentials, .. }) = (issuer, &trust) else {
+        return Ok(trust);
+    };
+    issuer
+        .try_out(fleet, &credentials.current(), SystemTime::now())
+        .map_err(|error| exit::coded(exit::UNAVAILABLE, error))
+        .context("--issuer-cert and --issuer-key cannot be used")?;
+    Ok(trust.with_issuer(issuer))
+}
+
 /// Starts everything but the store and the admin server. `joined` is released when the lease is held. What is returned is
 /// cancelled when this controller has left.
 pub fn start(
@@ -221,6 +239,8 @@ impl Grpc {
         let peer = PeerServiceServer::new(peer)
             .max_decoding_message_size(limits::MESSAGE_MAX)
             .max_encoding_message_size(limits::MESSAGE_MAX);
+        let enrolment = EnrolmentServiceServer::new(enrolment::Service::new(shared.clone()))
+            .max_decoding_message_size(enrolment::REQUEST_MAX);
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<AgentServiceServer<agent_api::Service>>().await;
         health.set_serving::<ControlServiceServer<control_api::Service>>().await;
@@ -248,6 +268,7 @@ impl Grpc {
             .add_service(agents)
             .add_service(control)
             .add_service(peer)
+            .add_service(enrolment)
             .add_service(health_service)
             .add_service(reflection)
             .serve_with_incoming_shutdown(entrance.open(refusals), leave)

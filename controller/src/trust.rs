@@ -3,6 +3,8 @@
 //! The handshake takes whoever the fleet's authorities vouch for; who may make which call is for the [`gate`], and what
 //! a caller may say in another's name for the services, which ask the [`Caller`] of each request.
 
+use std::sync::Arc;
+
 use fleetknock_core::{
     host::HostName,
     identity::{ControllerName, Expected, FleetName},
@@ -12,6 +14,8 @@ use fleetknock_runtime::tls::{
 };
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+
+use crate::enrolment::issuer::Issuer;
 
 pub mod bearer;
 pub mod caller;
@@ -34,6 +38,8 @@ pub enum Trust {
         fleet: FleetName,
         /// What this controller shows, and whose word counts.
         credentials: Credentials,
+        /// Who signs hosts' certificates; nobody unless the operator says.
+        issuer: Option<Arc<Issuer>>,
     },
 }
 
@@ -44,7 +50,16 @@ impl Trust {
     /// When they cannot be read, are broken, or out of their time.
     pub fn load(fleet: &FleetName, files: Option<Files>) -> Result<Self, tls::FileError> {
         let Some(files) = files else { return Ok(Self::Plain) };
-        Ok(Self::Mutual { fleet: fleet.clone(), credentials: Credentials::load(files)? })
+        Ok(Self::Mutual { fleet: fleet.clone(), credentials: Credentials::load(files)?, issuer: None })
+    }
+
+    /// With an authority that signs hosts' certificates; in plain text there are none.
+    #[must_use]
+    pub fn with_issuer(mut self, by: Issuer) -> Self {
+        if let Self::Mutual { issuer, .. } = &mut self {
+            *issuer = Some(Arc::new(by));
+        }
+        self
     }
 
     /// The scheme of a controller's URL.
@@ -57,7 +72,7 @@ impl Trust {
 
     /// Dials a peer of this name and nobody else; nothing in plain text.
     pub fn connector(&self, peer: &HostName) -> Option<Connector> {
-        let Self::Mutual { fleet, credentials } = self else { return None };
+        let Self::Mutual { fleet, credentials, .. } = self else { return None };
         let expected = Expected::Controller(ControllerName::from(peer.clone()));
         Some(Connector::new(credentials.clone(), tls::Expected::Uri(rule(fleet, expected))))
     }
@@ -84,7 +99,7 @@ impl Entrance {
     pub fn new(listener: TcpListener, trust: &Trust) -> Result<Self, NoCertificate> {
         let acceptor = match trust {
             Trust::Plain => None,
-            Trust::Mutual { fleet, credentials } => {
+            Trust::Mutual { fleet, credentials, .. } => {
                 // Health and reflection are for anybody; who makes any other call must have shown a certificate.
                 let clients = Clients::Optional(rule(fleet, Expected::Anybody));
                 Some(Acceptor::new(credentials.clone(), clients)?)

@@ -80,7 +80,8 @@ impl Signals {
         Self { receiver }
     }
 
-    async fn next(&mut self) -> Signal {
+    /// The next one; for what comes before there is anything to drain. Cancelling this loses nothing.
+    pub async fn next(&mut self) -> Signal {
         match self.receiver.recv().await {
             Some(signal) => signal,
             None => std::future::pending().await,

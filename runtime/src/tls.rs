@@ -31,6 +31,7 @@ mod incoming;
 mod server;
 mod sessions;
 mod settings;
+mod vouch;
 mod words;
 
 pub use self::{
@@ -43,6 +44,7 @@ pub use self::{
     incoming::{Incoming, Limits, Outcome, Refusal},
     server::{Acceptor, Clients, NoCertificate},
     settings::Settings,
+    vouch::NotVouchedFor,
 };
 
 #[cfg(test)]

@@ -93,7 +93,8 @@ impl Driver {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let all = self.troubles.values().chain(&self.inspected);
+        let certificate = self.certificate.borrow();
+        let all = certificate.iter().chain(self.troubles.values()).chain(&self.inspected);
         all.take(16).map(|warning| warning.chars().take(TEXT_MAX).collect()).collect()
     }
 

@@ -17,7 +17,10 @@ use fleetknock_agent::{
 use fleetknock_core::{source::Source, time::Timestamp};
 use fleetknock_proto::v1;
 use fleetknock_runtime::ready::Readiness;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::controller::Controller;
@@ -64,6 +67,7 @@ impl Host {
             reconcile_every: Duration::from_millis(100),
             on_exit: OnExit::Keep,
             metrics: Metrics::default(),
+            certificate: watch::channel(None).1,
             guard_latch: readiness.latch("guard"),
             controller_latch: readiness.latch("controller"),
         };

@@ -7,6 +7,7 @@
 )]
 
 mod audit;
+mod enrolling;
 mod promises;
 mod several;
 mod store_away;

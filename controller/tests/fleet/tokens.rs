@@ -8,7 +8,7 @@ use fleetknock_controller::{
     store::{Store, memory::MemoryStore},
     trust::{
         refusals::ANSWER_AFTER,
-        tally::FEW,
+        failures::FEW,
         token::{Kind, Secret},
     },
 };

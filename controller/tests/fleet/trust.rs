@@ -8,6 +8,7 @@ use std::{
 };
 
 use fleetknock_controller::{
+    enrolment::issuer::Issuer,
     store::{Store, memory::MemoryStore},
     trust::{Trust, rule},
 };
@@ -288,14 +289,23 @@ pub(crate) struct Office {
     directory: TempDir,
     authority: Arc<Authority>,
     fleet: FleetName,
+    issuer: Option<Issuer>,
 }
 
 impl Office {
     pub(crate) fn new(fleet: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (authority, _) = Authority::create("a CA", "x://ca", 2 * HOUR, SystemTime::now()).unwrap();
+        let (authority, key) = Authority::create("a CA", "x://ca", 2 * HOUR, SystemTime::now()).unwrap();
         fs::write(directory.path().join("ca.crt"), authority.pem()).unwrap();
-        Self { directory, authority: Arc::new(authority), fleet: fleet.parse().unwrap() }
+        write_new(&directory.path().join("ca.key"), key.pem(), Access::Owner).unwrap();
+        Self { directory, authority: Arc::new(authority), fleet: fleet.parse().unwrap(), issuer: None }
+    }
+
+    /// Its controllers sign hosts' certificates.
+    pub(crate) fn issuing(fleet: &str, valid_for: Duration) -> Self {
+        let office = Self::new(fleet);
+        let issuer = Issuer::new(office.path("ca.crt"), office.path("ca.key"), valid_for);
+        Self { issuer: Some(issuer), ..office }
     }
 
     fn with_authority_of(self, other: &Self) -> Self {
@@ -343,6 +353,10 @@ impl Office {
     ) -> Controller {
         let files = self.files(self.own(&format!("controller/{certificate}")));
         let trust = Trust::load(&self.fleet, Some(files)).unwrap();
+        let trust = match &self.issuer {
+            Some(issuer) => trust.with_issuer(issuer.clone()),
+            None => trust,
+        };
         Controller::trusting(name, store, trust).await
     }
 
@@ -351,7 +365,7 @@ impl Office {
         Connector::new(credentials, tls::Expected::Uri(rule(&self.fleet, Expected::AnyController)))
     }
 
-    fn connector_with(&self, own: OwnFiles) -> Connector {
+    pub(crate) fn connector_with(&self, own: OwnFiles) -> Connector {
         self.connector_of(Credentials::load(self.files(own)).unwrap())
     }
 

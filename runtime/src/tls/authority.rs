@@ -189,27 +189,39 @@ impl Authority {
     /// # Errors
     /// When they are missing, broken, not an authority's, expired, or the key may be read by everybody.
     pub fn load(directory: &Path, now: SystemTime) -> Result<Self, AuthorityError> {
-        let (certificate_path, key_path) = (directory.join(CERTIFICATE_FILE), directory.join(KEY_FILE));
-        let (certificate, _) = read(&certificate_path)?;
-        let (key, mode) = read(&key_path)?;
+        Self::load_files(&directory.join(CERTIFICATE_FILE), &directory.join(KEY_FILE), now)
+    }
+
+    /// Loads a certificate and its key from wherever they are; of several certificates the first one signs, and the rest
+    /// lead up to an authority that others know.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_files(
+        certificate_path: &Path,
+        key_path: &Path,
+        now: SystemTime,
+    ) -> Result<Self, AuthorityError> {
+        let (certificate, _) = read(certificate_path)?;
+        let (key, mode) = read(key_path)?;
         let key = Zeroizing::new(key);
         if mode & 0o007 != 0 {
-            return Err(FileError::KeyForAll { path: key_path, mode: mode & 0o777 }.into());
+            return Err(FileError::KeyForAll { path: key_path.to_owned(), mode: mode & 0o777 }.into());
         }
         let in_file = |path: &Path, source: AuthorityError| AuthorityError::File {
             path: path.to_owned(),
             source: Box::new(source),
         };
         let text = |bytes| std::str::from_utf8(bytes).map_err(|_| AuthorityError::NoText);
-        let certificate = text(&certificate).map_err(|error| in_file(&certificate_path, error))?;
-        let key = text(&key).map_err(|error| in_file(&key_path, error))?;
+        let certificate = text(&certificate).map_err(|error| in_file(certificate_path, error))?;
+        let key = text(&key).map_err(|error| in_file(key_path, error))?;
         let authority = Self::from_pem(certificate, key).map_err(|error| match error {
-            AuthorityError::Key { .. } | AuthorityError::Mismatch => in_file(&key_path, error),
-            error => in_file(&certificate_path, error),
+            AuthorityError::Key { .. } | AuthorityError::Mismatch => in_file(key_path, error),
+            error => in_file(certificate_path, error),
         })?;
         if authority.certificate.not_after <= now {
             let not_after = authority.certificate.not_after;
-            return Err(FileError::Expired { path: certificate_path, not_after }.into());
+            return Err(FileError::Expired { path: certificate_path.to_owned(), not_after }.into());
         }
         Ok(authority)
     }

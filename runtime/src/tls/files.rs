@@ -13,7 +13,7 @@ use std::{
 
 use rustls::{
     Error, InconsistentKeys, RootCertStore,
-    pki_types::{PrivateKeyDer, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
 use zeroize::Zeroizing;
@@ -61,6 +61,7 @@ pub struct Material {
     /// What is not wrong enough to refuse.
     pub warnings: Vec<String>,
     pub(super) roots: Arc<RootCertStore>,
+    pub(super) authority_ders: Vec<CertificateDer<'static>>,
 }
 
 /// A certificate with its chain and key.
@@ -109,8 +110,13 @@ impl Files {
             }
             _ => None,
         };
-        let mut material =
-            Material { own, authorities: vec![], warnings: vec![], roots: Arc::new(RootCertStore::empty()) };
+        let mut material = Material {
+            own,
+            authorities: vec![],
+            warnings: vec![],
+            roots: Arc::new(RootCertStore::empty()),
+            authority_ders: vec![],
+        };
         let mut roots = RootCertStore::empty();
         for (path, text) in self.authorities.iter().zip(&texts.authorities) {
             material.add_authorities(&mut roots, path, text, now)?;
@@ -198,9 +204,10 @@ impl Material {
                 continue;
             }
             roots
-                .add(der)
+                .add(der.clone())
                 .map_err(|error| FileError::Unusable { path: path(), reason: super::words::of(&error) })?;
             self.authorities.push(certificate);
+            self.authority_ders.push(der);
         }
         Ok(())
     }
