@@ -103,7 +103,11 @@ impl Entrance {
     /// Connections from now on.
     pub fn open(self) -> Incoming {
         match self.acceptor {
-            None => Incoming::plain(self.listener),
+            // Everybody is anybody, and many agents of a lab have one address.
+            None => {
+                let limits = Limits::default();
+                Incoming::plain(self.listener, Limits { of_one: limits.connections, ..limits })
+            }
             Some(acceptor) => Incoming::tls(self.listener, acceptor, Limits::default()),
         }
     }

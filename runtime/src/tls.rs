@@ -36,7 +36,7 @@ mod words;
 pub use self::{
     certificate::{Certificate, CertificateError, time_text},
     client::{ClientStream, ConnectError, Connector, Expected},
-    connection::{Connection, Peer},
+    connection::{Connection, Line, Peer},
     credentials::{Credentials, FOLLOW_EVERY},
     files::{FileError, Files, Material, Own, OwnFiles},
     incoming::{Incoming, Limits, Outcome, Refusal},

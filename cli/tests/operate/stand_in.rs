@@ -70,7 +70,7 @@ impl StandIn {
         let server = tonic::transport::Server::builder().add_service(service);
         let within = runtime.enter();
         let (scheme, incoming) = match files {
-            None => ("http", Incoming::plain(listener)),
+            None => ("http", Incoming::plain(listener, Limits::default())),
             Some(files) => {
                 let clients = Clients::Required(UriRule::anybody());
                 let acceptor = Acceptor::new(Credentials::load(files).unwrap(), clients).unwrap();
