@@ -14,6 +14,7 @@ pub mod decide;
 pub mod fleet;
 pub mod grant;
 pub mod keeper;
+pub mod limits;
 pub mod matching;
 pub mod membership;
 pub mod metrics;

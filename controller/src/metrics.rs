@@ -34,6 +34,14 @@ pub struct DeniedLabels {
     pub reason: &'static str,
 }
 
+/// Why a call or a stream was not served, or no longer; a small fixed set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitedLabels {
+    /// `deadline`: an answer took too long; `rate`: a caller changes too much; `slow_agent`, `slow_watcher`: its stream is
+    /// not read; `watchers`: there are too many.
+    pub reason: &'static str,
+}
+
 /// The controller's instruments. Cloning shares them.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -45,6 +53,8 @@ pub struct Metrics {
     pub refused: Family<RefusedLabels, Counter>,
     /// Calls that were not let in, by reason.
     pub denied: Family<DeniedLabels, Counter>,
+    /// Calls and streams that a limit ended, by limit.
+    pub limited: Family<LimitedLabels, Counter>,
     /// Knocks forwarded to the peers that follow their sources.
     pub forwarded: Counter,
     /// Knocks that could not be forwarded.
@@ -91,6 +101,8 @@ impl Metrics {
         registry.register("refused", refused, self.refused.clone());
         let denied = "Calls that their callers may not make, by reason";
         registry.register("calls_denied", denied, self.denied.clone());
+        let limited = "Calls and streams that a limit ended, by limit";
+        registry.register("calls_limited", limited, self.limited.clone());
         let forwarded = "Knocks forwarded to the controllers that follow their sources";
         registry.register("knocks_forwarded", forwarded, self.forwarded.clone());
         let dropped = "Knocks that could not be forwarded; agents send them again when they can";

@@ -30,7 +30,9 @@ use tonic::transport::Server;
 use crate::{
     agent_api,
     config::Settings,
-    control_api, decide, keeper, matching, membership,
+    control_api, decide, keeper,
+    limits::{CALLS_MAX, HEADERS_MAX, LimitsLayer, REQUEST_MAX, RESETS_MAX},
+    matching, membership,
     metrics::Metrics,
     peers::{self, Peers},
     sessions::FleetWide,
@@ -42,8 +44,6 @@ use crate::{
 /// HTTP/2 pings find out dead peers between an agent's own signs of life.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEPALIVE_MAX: Duration = Duration::from_secs(10);
-/// Calls under way on one connection; the rest wait.
-const CALLS_MAX: u32 = 256;
 /// How long joining waits for another controller's word on the fleet's time.
 const CLOCK_MAX: Duration = Duration::from_secs(2);
 /// How long the agents are kept while the lease is given up.
@@ -181,7 +181,7 @@ impl Grpc {
         let control =
             control_api::Service::new(shared.clone(), matching.clone(), peers.clone(), over.clone());
         let control = ControlServiceServer::new(control)
-            .max_decoding_message_size(limits::MESSAGE_MAX)
+            .max_decoding_message_size(REQUEST_MAX)
             .max_encoding_message_size(limits::MESSAGE_MAX);
         let peer = peers::service::Service::new(shared.clone(), matching, peers, over.clone());
         let peer = PeerServiceServer::new(peer)
@@ -197,6 +197,7 @@ impl Grpc {
             .context("cannot build the reflection service")?;
 
         let gate = GateLayer::new(&shared.trust, shared.metrics.clone());
+        let callers = LimitsLayer::new(&shared.trust, shared.metrics.clone());
         let leave = async move {
             drain.started().await;
             // The others must know that the sources are theirs before the agents come to them.
@@ -209,7 +210,10 @@ impl Grpc {
             .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
             .http2_keepalive_timeout(Some(KEEPALIVE_MAX))
             .max_concurrent_streams(CALLS_MAX)
+            .http2_max_header_list_size(HEADERS_MAX)
+            .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
             .layer(gate)
+            .layer(callers)
             .add_service(agents)
             .add_service(control)
             .add_service(peer)
