@@ -72,12 +72,18 @@ impl Needs {
             read.extend(directories.filter_map(|path| path.parent().map(directory_named)));
         }
         read.extend(lock(programs));
+        read.extend(settings.enroll_token.iter().filter_map(|file| file.parent().map(directory_named)));
+        let mut write: Vec<_> = settings.state.iter().cloned().collect();
+        if settings.renews() || settings.enroll_token.is_some() {
+            // What it gets lies where the old ones lay.
+            write.extend(tls_files(settings).iter().filter_map(|file| file.parent().map(directory_named)));
+        }
         Self {
             programs: !programs.is_empty(),
             names: settings.controller.iter().any(|url| url.literal().is_none()),
             run: programs.iter().filter_map(|path| path.canonicalize().ok()).collect(),
             read,
-            write: settings.state.iter().cloned().collect(),
+            write,
             connect: settings.controller.iter().map(|url| url.port()).collect(),
             listen: settings.http.iter().map(|address| address.port()).collect(),
         }

@@ -24,19 +24,20 @@ use fleetknock_proto::{
         controller_message::Kind as Tell,
     },
 };
+use fleetknock_runtime::tls::Peer;
 use futures::Stream;
 use tokio::{
-    sync::mpsc,
+    sync::mpsc::{self, error::SendTimeoutError},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     audit::denials::Denied,
     clock::{Estimate, Offset, Probe},
-    metrics::DeniedLabels,
+    limits::told::{TAKE_MAX, Told},
+    metrics::{DeniedLabels, LimitedLabels},
     peers::{Peers, Reported},
     sessions::{SESSION_QUEUE, Session},
     shared::{Shared, Standing, State, local_now},
@@ -100,7 +101,9 @@ impl AgentService for Service {
         request: Request<Streaming<pb::AgentMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let caller = Caller::of(request.extensions())?;
+        let line = request.extensions().get::<Peer>().map(|peer| peer.line.clone());
         let (outbound, messages) = mpsc::channel(SESSION_QUEUE);
+        let (told, end) = Told::new(messages);
         let stream = AgentStream {
             shared: self.shared.clone(),
             peers: self.peers.clone(),
@@ -108,17 +111,20 @@ impl AgentService for Service {
             number: self.sessions.fetch_add(1, Ordering::Relaxed),
             stop: self.stop.child_token(),
             inbound: request.into_inner(),
-            outbound: outbound.clone(),
+            outbound,
             clock: Estimate::default(),
         };
+        let metrics = self.shared.metrics.clone();
         tokio::spawn(async move {
-            if let Err(status) = stream.run().await {
+            let status = stream.run().await.err();
+            if let Some(status) = &status {
                 tracing::info!(reason = status.message(), "an agent's stream ends");
-                // The agent may be gone, or not read.
-                let _gone = outbound.try_send(Err(status));
+            }
+            if end.say(status, line.as_ref()).await {
+                metrics.limited.get_or_create(&LimitedLabels { reason: "slow_agent" }).inc();
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+        Ok(Response::new(Box::pin(told)))
     }
 }
 
@@ -398,7 +404,13 @@ impl AgentStream {
     }
 
     async fn tell(&self, kind: Tell) -> Result<(), Status> {
-        self.outbound.send(tell(kind)).await.map_err(|_| Status::aborted("the agent left"))
+        match self.outbound.send_timeout(tell(kind), TAKE_MAX).await {
+            Ok(()) => Ok(()),
+            Err(SendTimeoutError::Closed(_)) => Err(Status::aborted("the agent left")),
+            Err(SendTimeoutError::Timeout(_)) => Err(Status::resource_exhausted(format!(
+                "the agent has taken nothing for {TAKE_MAX:?} while {SESSION_QUEUE} messages wait for it, the limit"
+            ))),
+        }
     }
 
     fn measure(&mut self, reply: &pb::ProbeReply) {

@@ -8,8 +8,8 @@ use fleetknock_proto::{
     status as refuse,
     v1::{self as pb, control_service_server::ControlService},
 };
+use fleetknock_runtime::tls::Peer;
 use futures::Stream;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -17,6 +17,7 @@ use crate::{
     audit::denials::Denied,
     decide::DecideError,
     grant::Refusal,
+    limits::Watchers,
     matching,
     metrics::DeniedLabels,
     peers::Peers,
@@ -36,17 +37,13 @@ pub(crate) mod page;
 mod tokens;
 mod trail;
 
-/// Watchers of events at a time. Each has a stream from every peer, and those must leave room for other calls on the one
-/// connection to it.
-const WATCHERS_MAX: usize = 128;
-
 /// Serves operators.
 pub struct Service {
     shared: Arc<Shared>,
     matching: matching::Handle,
     peers: Arc<Peers>,
     stop: CancellationToken,
-    watchers: Arc<Semaphore>,
+    watchers: Watchers,
 }
 
 impl Service {
@@ -58,7 +55,7 @@ impl Service {
         peers: Arc<Peers>,
         stop: CancellationToken,
     ) -> Self {
-        Self { shared, matching, peers, stop, watchers: Arc::new(Semaphore::new(WATCHERS_MAX)) }
+        Self { shared, matching, peers, stop, watchers: Watchers::default() }
     }
 }
 
@@ -227,13 +224,12 @@ impl ControlService for Service {
         &self,
         request: Request<pb::WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        let permit = self.watchers.clone().try_acquire_owned().map_err(|_| {
-            let reason = format!("{WATCHERS_MAX} watchers are connected to controller {}", self.shared.name);
-            Status::resource_exhausted(format!("{reason}, the limit; ask another one"))
-        })?;
         let caller = Caller::of(request.extensions())?;
+        let place = self.watchers.enter(&caller, &self.shared.metrics)?;
+        let line = request.extensions().get::<Peer>().map(|peer| peer.line.clone());
         let (shared, peers, stop) = (self.shared.clone(), self.peers.clone(), self.stop.clone());
-        let events = events::watch(shared, peers, request.into_inner(), stop, permit).await?;
+        let watcher = events::Watcher { place, line, stop };
+        let events = events::watch(shared, peers, request.into_inner(), watcher).await?;
         Ok(Response::new(bearer::while_good(events, self.shared.clone(), caller)))
     }
 }

@@ -15,6 +15,7 @@ pub mod enrolment;
 pub mod fleet;
 pub mod grant;
 pub mod keeper;
+pub mod limits;
 pub mod matching;
 pub mod membership;
 pub mod metrics;

@@ -43,6 +43,14 @@ pub struct FailedLabels {
     pub reason: &'static str,
 }
 
+/// Why a call or a stream was not served, or no longer; a small fixed set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitedLabels {
+    /// `deadline`: an answer took too long; `rate`: a caller changes too much; `slow_agent`, `slow_watcher`: its stream is
+    /// not read; `watchers`: there are too many.
+    pub reason: &'static str,
+}
+
 /// The controller's instruments. Cloning shares them.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -60,6 +68,8 @@ pub struct Metrics {
     pub audit_lines_lost: Counter,
     /// Callers and clients that could not show who they are, by reason.
     pub authentication_failures: Family<FailedLabels, Counter>,
+    /// Calls and streams that a limit ended, by limit.
+    pub limited: Family<LimitedLabels, Counter>,
     /// Knocks forwarded to the peers that follow their sources.
     pub forwarded: Counter,
     /// Knocks that could not be forwarded.
@@ -110,6 +120,8 @@ impl Metrics {
         registry.register("calls_denied", denied, self.denied.clone());
         let failed = "Callers and clients that could not show who they are, by reason";
         registry.register("authentication_failures", failed, self.authentication_failures.clone());
+        let limited = "Calls and streams that a limit ended, by limit";
+        registry.register("calls_limited", limited, self.limited.clone());
         let forwarded = "Knocks forwarded to the controllers that follow their sources";
         registry.register("audit_lines", "Events written to the audit log", self.audit_lines.clone());
         let lost = "Events that the audit log lacks: they came faster than they could be written";

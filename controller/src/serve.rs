@@ -39,7 +39,9 @@ use crate::{
         lines::{Lines, Log},
     },
     config::Settings,
-    control_api, decide, enrolment, keeper, matching, membership,
+    control_api, decide, enrolment, keeper,
+    limits::{CALLS_MAX, HEADERS_MAX, LimitsLayer, REQUEST_MAX, RESETS_MAX},
+    matching, membership,
     metrics::Metrics,
     peers::{self, Peers},
     seal::Sealed,
@@ -52,8 +54,6 @@ use crate::{
 /// HTTP/2 pings find out dead peers between an agent's own signs of life.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEPALIVE_MAX: Duration = Duration::from_secs(10);
-/// Calls under way on one connection; the rest wait.
-const CALLS_MAX: u32 = 256;
 /// How long joining waits for another controller's word on the fleet's time.
 const CLOCK_MAX: Duration = Duration::from_secs(2);
 /// How long the agents are kept while the lease is given up.
@@ -233,7 +233,7 @@ impl Grpc {
         let control =
             control_api::Service::new(shared.clone(), matching.clone(), peers.clone(), over.clone());
         let control = ControlServiceServer::new(control)
-            .max_decoding_message_size(limits::MESSAGE_MAX)
+            .max_decoding_message_size(REQUEST_MAX)
             .max_encoding_message_size(limits::MESSAGE_MAX);
         let peer = peers::service::Service::new(shared.clone(), matching, peers, over.clone());
         let peer = PeerServiceServer::new(peer)
@@ -252,6 +252,7 @@ impl Grpc {
 
         let refusals = Refusals::new(shared.metrics.clone(), shared.denials());
         let gate = GateLayer::new(shared.clone(), refusals.clone());
+        let callers = LimitsLayer::new(&shared.trust, shared.metrics.clone());
         let leave = async move {
             drain.started().await;
             // The others must know that the sources are theirs before the agents come to them.
@@ -264,7 +265,10 @@ impl Grpc {
             .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
             .http2_keepalive_timeout(Some(KEEPALIVE_MAX))
             .max_concurrent_streams(CALLS_MAX)
+            .http2_max_header_list_size(HEADERS_MAX)
+            .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
             .layer(gate)
+            .layer(callers)
             .add_service(agents)
             .add_service(control)
             .add_service(peer)

@@ -121,7 +121,11 @@ impl Entrance {
     /// Connections from now on; whose certificate is refused is noted.
     pub fn open(self, refusals: Refusals) -> Incoming {
         match self.acceptor {
-            None => Incoming::plain(self.listener),
+            // Everybody is anybody, and many agents of a lab have one address.
+            None => {
+                let limits = Limits::default();
+                Incoming::plain(self.listener, Limits { of_one: limits.connections, ..limits })
+            }
             Some(acceptor) => {
                 let acceptor = acceptor.on_refusal(move |refusal| refusals.note_certificate(refusal));
                 Incoming::tls(self.listener, acceptor, Limits::default())

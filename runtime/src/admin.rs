@@ -1,8 +1,10 @@
 //! The admin server: `/live`, `/ready` and `/metrics` over HTTP, for orchestrators and Prometheus.
 //!
-//! It serves no secrets and changes nothing, but is meant for a private address all the same.
+//! It serves no secrets and changes nothing, but is meant for a private address all the same. It has 64 connections: when
+//! all are taken, a new one is given the place of the oldest of the address that holds most, so that those who begin
+//! requests and never end them hold up nobody; and one from which nothing comes for 75 s is closed.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -15,7 +17,15 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::entrance::Entrance;
 use crate::ready::Readiness;
+
+mod entrance;
+
+/// Connections at a time: a few for Prometheus, an orchestrator and a person each.
+const CONNECTIONS: usize = 64;
+/// Longer than a scrape's usual interval, so that its connection lasts.
+const IDLE_MAX: Duration = Duration::from_secs(75);
 
 /// A bound admin server, not yet serving.
 #[derive(Debug)]
@@ -59,7 +69,8 @@ impl Admin {
         stop: CancellationToken,
     ) -> io::Result<()> {
         let router = routes(readiness, metrics);
-        axum::serve(self.listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+        let entrance = Entrance::new(self.listener, CONNECTIONS, IDLE_MAX)?;
+        axum::serve(entrance, router).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 }
 

@@ -37,7 +37,7 @@ mod words;
 pub use self::{
     certificate::{Certificate, CertificateError, time_text},
     client::{ClientStream, ConnectError, Connector, Expected},
-    connection::{Connection, Peer},
+    connection::{Connection, Line, Peer},
     credentials::{Credentials, FOLLOW_EVERY},
     crowd::network,
     files::{FileError, Files, Material, Own, OwnFiles},

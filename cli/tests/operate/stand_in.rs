@@ -75,7 +75,7 @@ impl StandIn {
         let bans = service.bans.clone();
         let within = runtime.enter();
         let (scheme, incoming) = match files {
-            None => ("http", Incoming::plain(listener)),
+            None => ("http", Incoming::plain(listener, Limits::default())),
             Some(files) => {
                 let clients = match service.authorization {
                     None => Clients::Required(UriRule::anybody()),

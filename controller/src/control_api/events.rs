@@ -1,26 +1,33 @@
 //! The stream of events: this controller's, and what only its peers see.
 //!
 //! One task per watcher. When the watcher does not read, the task waits for it; meanwhile the bounded buffers behind it
-//! fill, here and at the peers, and whoever owns a buffer that ran over says how much is missing.
+//! fill, here and at the peers, and whoever owns a buffer that ran over says how much is missing. It does not wait for
+//! ever: see [`told`](crate::limits::told).
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use fleetknock_core::host::HostName;
 use fleetknock_proto::v1 as pb;
+use fleetknock_runtime::tls::Line;
 use futures::{Stream, StreamExt, future::join_all, stream};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc::{self, error::SendTimeoutError},
     time::{sleep, timeout},
 };
 use tokio_stream::{
     StreamMap,
-    wrappers::{BroadcastStream, ReceiverStream, errors::BroadcastStreamRecvError},
+    wrappers::{BroadcastStream, errors::BroadcastStreamRecvError},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::{door_name, optional, source};
 use crate::{
+    limits::{
+        WatcherPlace,
+        told::{TAKE_MAX, Told},
+    },
+    metrics::LimitedLabels,
     peers::{Peers, ask::ANSWER_MAX, route::Link},
     shared::{Said, Shared},
     wire,
@@ -95,14 +102,23 @@ fn missing(shared: &Shared, controller: &HostName, message: String) -> pb::Event
     }
 }
 
-/// All events of the fleet, until the watcher or this controller leaves. Returns when the peers that can be reached have
+/// Who watches.
+pub(super) struct Watcher {
+    /// Free again when nothing is told any more.
+    pub(super) place: WatcherPlace,
+    /// The connection, to cut it when nothing is read.
+    pub(super) line: Option<Line>,
+    /// Cancelled when this controller leaves.
+    pub(super) stop: CancellationToken,
+}
+
+/// All events of the fleet, until the watcher or this controller leaves, or the watcher does not read. Returns when the peers that can be reached have
 /// begun to tell theirs.
 pub(super) async fn watch(
     shared: Arc<Shared>,
     peers: Arc<Peers>,
     request: pb::WatchEventsRequest,
-    stop: CancellationToken,
-    permit: OwnedSemaphorePermit,
+    watcher: Watcher,
 ) -> Result<Events, Status> {
     let chosen = Chosen::parse(&request)?;
     let here = here(shared.clone(), chosen.clone(), Which::All);
@@ -118,15 +134,16 @@ pub(super) async fn watch(
     let mut elsewhere: StreamMap<HostName, PeerEvents> = join_all(begun).await.into_iter().collect();
 
     let (out, events) = mpsc::channel(OUTBOUND);
+    let (told, end) = Told::new(events);
+    let metrics = shared.metrics.clone();
     let merging = async move {
-        let _while_this_runs = permit;
         let mut here = here;
         loop {
             let event = tokio::select! {
-                () = out.closed() => return,
+                () = out.closed() => return None,
                 changed = members.changed() => {
                     if changed.is_err() {
-                        return;
+                        return None;
                     }
                     follow(&mut elsewhere, &shared, &peers, &chosen);
                     continue;
@@ -134,13 +151,28 @@ pub(super) async fn watch(
                 Some(event) = here.next() => event,
                 Some((_, event)) = elsewhere.next(), if !elsewhere.is_empty() => event,
             };
-            if out.send(Ok(event)).await.is_err() {
-                return;
+            match out.send_timeout(Ok(event), TAKE_MAX).await {
+                Ok(()) => {}
+                Err(SendTimeoutError::Closed(_)) => return None,
+                Err(SendTimeoutError::Timeout(_)) => {
+                    let text = format!(
+                        "no event was taken for {TAKE_MAX:?}, the limit; watch again, and read faster"
+                    );
+                    return Some(Status::resource_exhausted(text));
+                }
             }
         }
     };
-    tokio::spawn(stop.run_until_cancelled_owned(merging));
-    Ok(Box::pin(ReceiverStream::new(events)))
+    tokio::spawn(async move {
+        let Watcher { place, line, stop } = watcher;
+        let status = stop.run_until_cancelled_owned(merging).await.flatten();
+        if status.is_some() {
+            metrics.limited.get_or_create(&LimitedLabels { reason: "slow_watcher" }).inc();
+        }
+        end.say(status, line.as_ref()).await;
+        drop(place);
+    });
+    Ok(Box::pin(told))
 }
 
 fn others(shared: &Shared) -> Vec<HostName> {

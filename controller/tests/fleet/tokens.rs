@@ -7,8 +7,8 @@ use fleetknock_controller::{
     record::{Holder, TokenId},
     store::{Store, memory::MemoryStore},
     trust::{
-        refusals::ANSWER_AFTER,
         failures::FEW,
+        refusals::ANSWER_AFTER,
         token::{Kind, Secret},
     },
 };

@@ -60,3 +60,38 @@ async fn fetch(address: SocketAddr, path: &'static str) -> String {
     .await
     .unwrap()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_never_ends_a_request_holds_up_nobody() {
+    let admin = Admin::bind("--http", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = admin.address().unwrap();
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(admin.serve(Readiness::new(), Arc::new(Registry::default()), stop.clone()));
+    // Three times as many as there are places, each with half a request.
+    let mut slow = Vec::new();
+    for _ in 0..3 * CONNECTIONS {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let _reset = stream.write_all(b"GET /live HTTP/1.1\r\nHost:");
+        slow.push(stream);
+    }
+    assert!(fetch(address, "/live").await.starts_with("HTTP/1.1 200"));
+    // The first of them had to go.
+    let mut first = slow.swap_remove(0);
+    let ended = tokio::task::spawn_blocking(move || matches!(first.read(&mut [0; 16]), Ok(0) | Err(_)));
+    assert!(ended.await.unwrap());
+    drop(slow);
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_silent_connection_is_closed() {
+    let listener = listen("--http", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let entrance = Entrance::new(listener, 4, Duration::from_millis(100)).unwrap();
+    let serving = tokio::spawn(axum::serve(entrance, Router::new()).into_future());
+    let mut silent = TcpStream::connect(address).unwrap();
+    let ended = tokio::task::spawn_blocking(move || matches!(silent.read(&mut [0; 16]), Ok(0) | Err(_)));
+    assert!(ended.await.unwrap());
+    serving.abort();
+}

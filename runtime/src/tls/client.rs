@@ -27,7 +27,7 @@ use rustls::{
     version::TLS13,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::{TcpStream, lookup_host},
     time::timeout,
 };
@@ -40,6 +40,10 @@ use super::{
     words::{self, End},
 };
 
+/// How long a server's first bytes, or its refusal, are waited for.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
+/// As much of them as is kept, in bytes.
+const EARLY_MAX: usize = 256;
 /// From dialling to the end of the handshake.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
@@ -128,7 +132,7 @@ impl Connector {
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(ConnectError::Broken { reason: words::of(&Error::NoApplicationProtocol) });
         }
-        Ok(ClientStream { stream: Box::new(stream) })
+        ClientStream { stream: Box::new(stream), early: Vec::new() }.settled().await
     }
 
     /// The configuration for the credentials of now.
@@ -260,13 +264,37 @@ impl ServerCertVerifier for Verifier {
 }
 
 /// A connection to a server that was verified. In TLS 1.3 a server judges the client's certificate only after the client
-/// is done (RFC 8446 section 4.4.2.4): its refusal comes as an error of the first read, in plain words.
+/// is done (RFC 8446 section 4.4.2.4): its refusal comes instead of the first byte, which is therefore waited for.
 #[derive(Debug)]
 pub struct ClientStream {
     stream: Box<TlsStream<TcpStream>>,
+    /// What came while it was waited for, not yet read.
+    early: Vec<u8>,
 }
 
 impl ClientStream {
+    /// Waits for the first bytes. Who speaks HTTP/2 upon them would else meet the refusal in the middle of its first
+    /// request, or as a connection that is closed for no reason, as it happens. A server of HTTP/2 speaks first (RFC 9113
+    /// section 3.4); one that does not is not waited for long.
+    async fn settled(mut self) -> Result<Self, ConnectError> {
+        let mut first = [0; EARLY_MAX];
+        match timeout(SETTLE_MAX, self.stream.read(&mut first)).await {
+            // Not yet: then the first read tells.
+            Err(_) => {}
+            Ok(Ok(0)) => {
+                return Err(ConnectError::Broken { reason: "the server closed the connection".to_owned() });
+            }
+            Ok(Ok(count)) => self.early.extend_from_slice(&first[..count]),
+            Ok(Err(error)) => {
+                return Err(match words::end(&error) {
+                    End::TurnedAway(reason) => ConnectError::TurnedAway { reason },
+                    End::Refused(reason) | End::Broken(reason) => ConnectError::Broken { reason },
+                });
+            }
+        }
+        Ok(self)
+    }
+
     /// What the server's certificate says.
     pub fn server(&self) -> Option<Certificate> {
         let chain = self.stream.get_ref().1.peer_certificates()?;
@@ -287,6 +315,12 @@ impl AsyncRead for ClientStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.early.is_empty() {
+            let count = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early[..count]);
+            self.early.drain(..count);
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut *self.stream).poll_read(context, buffer).map_err(plain_words)
     }
 }

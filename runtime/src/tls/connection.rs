@@ -31,6 +31,20 @@ pub struct Peer {
     pub certificate: Option<Arc<Certificate>>,
     /// Whether nobody on the way can read and change what is said.
     pub is_private: bool,
+    /// Ends the connection.
+    pub line: Line,
+}
+
+/// Ends a connection, with every call that came by it. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Line(Ended);
+
+impl Line {
+    /// Ends the connection for this reason, as one does whose other end does not read: it would hold what it was sent
+    /// for ever.
+    pub fn cut(&self, reason: impl Into<String>) {
+        self.0.end(reason.into());
+    }
 }
 
 impl Peer {
@@ -45,7 +59,7 @@ impl Peer {
 pub struct Connection {
     stream: Stream,
     peer: Peer,
-    lease: Option<Lease>,
+    lease: Lease,
 }
 
 #[derive(Debug)]
@@ -62,7 +76,7 @@ struct Lease {
     _held: Held,
 }
 
-/// A place among those with a certificate, whose end is waited for, or among those without.
+/// A place among those with a certificate, whose end is waited for, or among those without, as all are in plain text.
 #[derive(Debug)]
 pub(super) enum Held {
     Known { _place: Place<String>, _membership: Membership },
@@ -70,9 +84,10 @@ pub(super) enum Held {
 }
 
 impl Connection {
-    pub(super) fn plain(stream: TcpStream, address: SocketAddr) -> Self {
-        let peer = Peer { address, certificate: None, is_private: false };
-        Self { stream: Stream::Plain(stream), peer, lease: None }
+    pub(super) fn plain(stream: TcpStream, address: SocketAddr, ended: Ended, held: Held) -> Self {
+        let line = Line(ended.clone());
+        let peer = Peer { address, certificate: None, is_private: false, line };
+        Self { stream: Stream::Plain(stream), peer, lease: Lease::new(ended, held) }
     }
 
     pub(super) fn tls(
@@ -82,10 +97,9 @@ impl Connection {
         ended: Ended,
         held: Held,
     ) -> Self {
-        let peer = Peer { address, certificate: certificate.map(Arc::new), is_private: true };
-        let over = Box::pin(ended.token.clone().cancelled_owned());
-        let lease = Lease { ended, over, _held: held };
-        Self { stream: Stream::Tls(Box::new(stream)), peer, lease: Some(lease) }
+        let line = Line(ended.clone());
+        let peer = Peer { address, certificate: certificate.map(Arc::new), is_private: true, line };
+        Self { stream: Stream::Tls(Box::new(stream)), peer, lease: Lease::new(ended, held) }
     }
 
     /// Who is at the other end.
@@ -95,12 +109,19 @@ impl Connection {
 
     /// An error once it is over; the task is woken when that happens.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let Some(Lease { ended, over, .. }) = &mut self.lease else { return Ok(()) };
+        let Lease { ended, over, .. } = &mut self.lease;
         // A future must not be polled again once it was ready.
         if ended.token.is_cancelled() || over.as_mut().poll(context).is_ready() {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, ended.reason().to_owned()));
         }
         Ok(())
+    }
+}
+
+impl Lease {
+    fn new(ended: Ended, held: Held) -> Self {
+        let over = Box::pin(ended.token.clone().cancelled_owned());
+        Self { ended, over, _held: held }
     }
 }
 

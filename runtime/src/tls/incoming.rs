@@ -150,17 +150,22 @@ impl Incoming {
         Self { connections, _task: task }
     }
 
-    /// Plain text, for laboratories: whoever is on the way can read and change everything. Needs a tokio runtime.
-    pub fn plain(listener: TcpListener) -> Self {
+    /// Plain text, for laboratories: whoever is on the way can read and change everything. Of the limits those of finished
+    /// connections count; everybody is known by the address only. Needs a tokio runtime.
+    pub fn plain(listener: TcpListener, limits: Limits) -> Self {
         let (sender, connections) = mpsc::channel(QUEUE_MAX);
+        let crowd = Crowd::new(limits.connections, limits.of_one);
         let mut task = JoinSet::new();
         task.spawn(async move {
             loop {
                 let Some((stream, address)) = accepted(listener.accept().await) else {
+                    crowd.shrink();
                     tokio::time::sleep(BREATH).await;
                     continue;
                 };
-                if sender.send(Connection::plain(stream, address)).await.is_err() {
+                let ended = Ended::default();
+                let held = Held::Unknown { _place: crowd.enter(network(address.ip()), ended.clone()) };
+                if sender.send(Connection::plain(stream, address, ended, held)).await.is_err() {
                     return;
                 }
             }

@@ -89,7 +89,10 @@ async fn clients_that_are_not_right_are_refused_in_plain_words() {
     ] {
         let credentials = Credentials::load_at(files, at).unwrap();
         let connector = Connector::new(credentials, Expected::Uri(only("/controller/")));
-        let said = talk(&connector, stand.address).await.unwrap_err();
+        // When it connects, not in the middle of what it wants to say.
+        let error = connector.connect(&stand.uri()).await.unwrap_err();
+        assert!(matches!(error, ConnectError::TurnedAway { .. }), "{error}");
+        let said = error.to_string();
         assert!(said.contains(at_the_client), "{said} is not {at_the_client}");
         let refusal = stand.refused().await;
         assert!(refusal.reason.contains(on_the_server), "{refusal:?} is not {on_the_server}");
@@ -319,7 +322,7 @@ async fn tonic_serves_and_asks_over_it() {
 async fn plain_text_comes_the_same_way() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let stand = Stand::of(Incoming::plain(listener), address);
+    let stand = Stand::of(Incoming::plain(listener, Limits::default()), address);
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.shutdown().await.unwrap();
     let mut said = String::new();

@@ -7,6 +7,7 @@
 //!
 //! Needs root, or a user namespace as `tests/scripts/in-lab` makes one.
 
+pub mod abuse;
 pub mod cut;
 pub mod demo;
 pub mod dialled;
@@ -28,6 +29,7 @@ pub mod stolen;
 pub mod wait;
 
 pub use crate::{
+    abuse::{Resets, Unread, half_open},
     cut::Cut,
     dialled::Dialled,
     fleet::{Agent, Controller, Fleet, Operator},

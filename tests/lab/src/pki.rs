@@ -15,7 +15,7 @@ use fleetknock_runtime::tls::{
     Certificate, Connector, Credentials, Expected, Files, OwnFiles, UriRule,
     authority::{Authority, Order, PrivateKey},
 };
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::{lab::Lab, programs};
 
@@ -199,12 +199,24 @@ impl Identity {
     /// # Errors
     /// When the files are refused, or nobody trusted answers.
     pub async fn channel(&self, url: &str) -> Result<Channel> {
+        self.channel_with(url, |endpoint| endpoint).await
+    }
+
+    /// The same with an endpoint that was changed.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn channel_with(
+        &self,
+        url: &str,
+        change: impl FnOnce(Endpoint) -> Endpoint + Send,
+    ) -> Result<Channel> {
         let own = OwnFiles { certificate: self.certificate(), key: self.key(), rule: UriRule::anybody() };
         let credentials = Credentials::load(Files { own: Some(own), authorities: vec![self.authorities()] })?;
         let address = url.strip_prefix("https://").context("a URL without https://")?;
         let endpoint = Connector::endpoint(address, url.parse()?)?.tcp_nodelay(true);
         let connector = Connector::new(credentials, Expected::Uri(UriRule::anybody()));
-        Ok(endpoint.connect_with_connector(connector).await?)
+        Ok(change(endpoint).connect_with_connector(connector).await?)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use super::*;
 use crate::tls::{
     Certificate,
     tests::lab::{DAY, Lab},

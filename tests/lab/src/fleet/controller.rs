@@ -8,9 +8,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use fleetknock_proto::v1::{ListAttemptsRequest, peer_service_client::PeerServiceClient};
+use fleetknock_proto::v1::{
+    ListAttemptsRequest, OpenRequest, control_service_client::ControlServiceClient,
+    peer_service_client::PeerServiceClient,
+};
 use nix::sys::signal::Signal;
-use tonic::{Status, transport::Endpoint};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
 
 use super::{
     HTTP_PORT, Operator, PORT, READY,
@@ -243,9 +249,39 @@ impl Controller {
         shown: Option<&Identity>,
         source: IpAddr,
     ) -> Result<std::result::Result<usize, Status>> {
+        let request = ListAttemptsRequest { source: source.to_string(), ..ListAttemptsRequest::default() };
+        self.ask(shown, async move |channel| {
+            let answer = PeerServiceClient::new(channel).own_attempts(request).await?;
+            Ok(answer.into_inner().attempts.len())
+        })
+    }
+
+    /// Opens a door for a source, asked as an operator asks, with this certificate; the operator's own command would not
+    /// show one that is no user's. The inner error is its refusal.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub fn open_as(
+        &self,
+        shown: Option<&Identity>,
+        door: &str,
+        source: IpAddr,
+    ) -> Result<std::result::Result<(), Status>> {
+        let request =
+            OpenRequest { door: door.to_owned(), source: source.to_string(), ..OpenRequest::default() };
+        self.ask(shown, async move |channel| {
+            ControlServiceClient::new(channel).open(request).await?;
+            Ok(())
+        })
+    }
+
+    fn ask<T: Send>(
+        &self,
+        shown: Option<&Identity>,
+        call: impl AsyncFnOnce(Channel) -> std::result::Result<T, Status> + Send,
+    ) -> Result<std::result::Result<T, Status>> {
         let url = self.url();
         let plain = Endpoint::from_shared(url.clone())?.connect_timeout(ANSWER);
-        let request = ListAttemptsRequest { source: source.to_string(), ..ListAttemptsRequest::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         self.host.inside(|| {
             runtime.block_on(async {
@@ -254,8 +290,7 @@ impl Controller {
                         None => plain.connect().await?,
                         Some(identity) => identity.channel(&url).await?,
                     };
-                    let answer = PeerServiceClient::new(channel).own_attempts(request).await;
-                    anyhow::Ok(answer.map(|answer| answer.into_inner().attempts.len()))
+                    anyhow::Ok(call(channel).await)
                 };
                 tokio::time::timeout(ANSWER, ask).await?
             })

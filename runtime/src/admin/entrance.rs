@@ -1,0 +1,101 @@
+//! How connections come to the admin server: so many at a time, and none that is silent for long.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::serve::Listener;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpListener,
+    time::{Instant, Sleep, sleep},
+};
+use tokio_stream::StreamExt as _;
+
+use crate::tls::{Connection, Incoming, Limits};
+
+/// Connections as they come in.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    incoming: Incoming,
+    address: SocketAddr,
+    idle_max: Duration,
+}
+
+/// A connection that ends when nothing is heard for a while.
+#[derive(Debug)]
+pub(super) struct Heard {
+    connection: Connection,
+    idle: Pin<Box<Sleep>>,
+    idle_max: Duration,
+}
+
+impl Entrance {
+    pub(super) fn new(listener: TcpListener, most: usize, idle_max: Duration) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let limits = Limits { connections: most, of_one: most, ..Limits::default() };
+        Ok(Self { incoming: Incoming::plain(listener, limits), address, idle_max })
+    }
+}
+
+impl Listener for Entrance {
+    type Io = Heard;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Heard, SocketAddr) {
+        loop {
+            if let Some(Ok(connection)) = self.incoming.next().await {
+                let address = connection.peer().address;
+                let idle = Box::pin(sleep(self.idle_max));
+                return (Heard { connection, idle, idle_max: self.idle_max }, address);
+            }
+            // The task that accepts lives as long as this: never more than once in a while.
+            sleep(self.idle_max).await;
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let read = Pin::new(&mut this.connection).poll_read(context, buffer);
+        if read.is_ready() {
+            this.idle.as_mut().reset(Instant::now() + this.idle_max);
+            return read;
+        }
+        match this.idle.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(context)
+    }
+}
