@@ -7,6 +7,7 @@
 )]
 
 mod audit;
+mod confirm;
 mod promises;
 mod several;
 mod store_away;
