@@ -7,8 +7,8 @@ use fleetknock_core::identity::FleetName;
 use fleetknock_runtime::tls;
 
 use crate::{
-    apply, ban, check, close, completions, controllers::Controllers, delete, describe, get, import, knock,
-    open, output, pki, watch,
+    apply, ban, check, close, completions, confirm, controllers::Controllers, delete, describe, get, import,
+    knock, open, output, pki, watch,
 };
 
 /// Port knocking for a fleet: knock, and operate doors, hosts, openings, bans and controllers.
@@ -66,6 +66,7 @@ pub(crate) enum Command {
     Check(check::Check),
     Close(close::Close),
     Completions(completions::Completions),
+    Confirm(confirm::Confirm),
     Delete(delete::Delete),
     Describe(describe::Describe),
     Get(get::Get),
@@ -96,6 +97,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Apply(command) => apply::run(&command, controllers()?, out).await,
         Command::Ban(command) => ban::run(&command, controllers()?, out).await,
         Command::Close(command) => close::run(&command, controllers()?, out).await,
+        Command::Confirm(command) => confirm::run(&command, controllers()?, out).await,
         Command::Delete(command) => delete::run(&command, controllers()?, out).await,
         Command::Describe(command) => describe::run(&command, controllers()?, out).await,
         Command::Get(command) => get::run(&command, controllers()?, out).await,

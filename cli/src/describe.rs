@@ -11,7 +11,7 @@ use crate::{
     get::{Unanswered, pages, say_unanswered},
     kind::Kind,
     output::{Out, ago, aligned, remaining},
-    resource::{host_state, labels, millis, opening_state, ports, selector, sequence, some},
+    resource::{host_state, labels, millis, opening_state, ports, rolls_back, selector, sequence, some},
 };
 
 mod controller;
@@ -121,6 +121,7 @@ fn describe_door(door: &v1::Door, openings: &[v1::Opening], now: Timestamp) -> S
         ("Created", when(door.created_ms, now)),
         ("Updated", when(door.updated_ms, now)),
         ("Revision", door.revision.to_string()),
+        ("Rolls back", some(&rolls_back(door, now))),
         ("Openings", door.active_openings.to_string()),
     ]);
     let rows = openings.iter().map(|opening| {
