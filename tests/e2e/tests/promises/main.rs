@@ -20,4 +20,5 @@ mod p15_etcd_members_die_and_return;
 mod p16_a_controller_without_etcd_decides_nothing;
 mod p17_one_sided_cuts_open_in_time_or_not_at_all;
 mod p18_rolling_restarts_lose_no_knock;
+mod p20_unconfirmed_changes_roll_back;
 mod p24_a_stolen_key_forges_one_hosts_steps;
