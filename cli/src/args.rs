@@ -7,8 +7,8 @@ use fleetknock_core::identity::FleetName;
 use fleetknock_runtime::tls;
 
 use crate::{
-    apply, ban, check, close, completions, controllers::Controllers, delete, describe, get, import, knock,
-    open, output, pki, token, watch,
+    apply, ban, check, close, completions, confirm, controllers::Controllers, delete, describe, get, import,
+    knock, open, output, pki, token, watch,
 };
 
 /// Port knocking for a fleet: knock, and operate doors, hosts, openings, bans and controllers.
@@ -71,6 +71,7 @@ pub(crate) enum Command {
     Check(check::Check),
     Close(close::Close),
     Completions(completions::Completions),
+    Confirm(confirm::Confirm),
     Delete(delete::Delete),
     Describe(describe::Describe),
     EnrollToken(token::EnrollToken),
@@ -103,6 +104,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Apply(command) => apply::run(&command, controllers()?, out).await,
         Command::Ban(command) => ban::run(&command, controllers()?, out).await,
         Command::Close(command) => close::run(&command, controllers()?, out).await,
+        Command::Confirm(command) => confirm::run(&command, controllers()?, out).await,
         Command::Delete(command) => delete::run(&command, controllers()?, out).await,
         Command::Describe(command) => describe::run(&command, controllers()?, out).await,
         Command::EnrollToken(command) => token::enroll(&command, controllers()?, out).await,

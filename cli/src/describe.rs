@@ -12,7 +12,8 @@ use crate::{
     kind::Kind,
     output::{Out, ago, aligned, remaining},
     resource::{
-        guard_sums, host_state, labels, millis, mode, opening_state, ports, selector, sequence, some,
+        guard_sums, host_state, labels, millis, mode, opening_state, ports, rolls_back, selector, sequence,
+        some,
     },
 };
 
@@ -163,6 +164,7 @@ fn describe_door(door: &v1::Door, openings: &[v1::Opening], observed: Option<u64
         ("Created", when(door.created_ms, now)),
         ("Updated", when(door.updated_ms, now)),
         ("Revision", door.revision.to_string()),
+        ("Rolls back", some(&rolls_back(door, now))),
         ("Openings", door.active_openings.to_string()),
     ]);
     let rows = openings.iter().map(|opening| {

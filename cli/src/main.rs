@@ -8,6 +8,7 @@ mod ban;
 mod check;
 mod close;
 mod completions;
+mod confirm;
 mod controllers;
 mod delete;
 mod describe;
@@ -20,6 +21,7 @@ mod open;
 mod output;
 mod pki;
 mod resource;
+mod session;
 mod token;
 mod watch;
 

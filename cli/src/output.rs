@@ -41,6 +41,15 @@ impl Out {
     pub(crate) fn standard() -> Self {
         Self { out: BufWriter::new(io::stdout()), err: io::stderr(), now: wall_clock }
     }
+
+    /// Asks the person at the terminal; everything but a yes is a no.
+    pub(crate) fn ask(&mut self, question: &str) -> io::Result<bool> {
+        write!(self.err, "fleetknock: {} [y/N] ", clean(question))?;
+        self.err.flush()?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
 }
 
 impl<O: Write, E: Write> Out<O, E> {

@@ -47,6 +47,7 @@ impl Resource for v1::Door {
         ("HOSTS", false),
         ("OPENINGS", false),
         ("BITS", false),
+        ("ROLLS BACK", false),
         ("STEPS", true),
         ("WITHIN", true),
         ("SOURCES", true),
@@ -66,6 +67,7 @@ impl Resource for v1::Door {
             self.hosts.len().to_string(),
             self.active_openings.to_string(),
             format!("{:.0}", self.strength_bits),
+            some(&rolls_back(self, now)),
             sequence.length.max(sequence.steps.len() as u32).to_string(),
             millis(sequence.within_ms),
             if spec.sources.is_empty() { "any".to_owned() } else { spec.sources.join(",") },
@@ -96,6 +98,7 @@ impl Resource for v1::Door {
             },
             "status": {
                 "activeOpenings": self.active_openings,
+                "confirmUntil": time_value(self.confirm_until_ms),
                 "created": time_value(self.created_ms),
                 "hosts": self.hosts,
                 "revision": self.revision,
@@ -350,6 +353,14 @@ pub(crate) fn sequence(door: &v1::Door) -> v1::Sequence {
     match door.spec.as_ref().and_then(|spec| spec.knock.clone()) {
         Some(v1::door_spec::Knock::Sequence(sequence)) => sequence,
         None => v1::Sequence::default(),
+    }
+}
+
+/// Such as `in 42s unless confirmed`; empty when nothing waits to be confirmed.
+pub(crate) fn rolls_back(door: &v1::Door, now: Timestamp) -> String {
+    match door.confirm_until_ms {
+        0 => String::new(),
+        until => format!("in {} unless confirmed", remaining(Timestamp::from_millis(until), now)),
     }
 }
 

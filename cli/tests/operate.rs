@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+#[path = "operate/confirm.rs"]
+mod confirm;
 #[path = "operate/fleet.rs"]
 mod fleet;
 #[path = "operate/members.rs"]
@@ -245,6 +247,8 @@ impl StandIn {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fleetknock"));
         command.env("FLEETKNOCK_CONTROLLER", self.url()).env("FLEETKNOCK_INSECURE", "true").args(args);
+        // The tests may run in an SSH session themselves.
+        command.env_remove("SSH_CONNECTION");
         command
     }
 

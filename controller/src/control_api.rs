@@ -29,7 +29,7 @@ use crate::{
 mod attempts;
 mod bans;
 mod controllers;
-mod doors;
+pub(crate) mod doors;
 pub(crate) mod events;
 mod hosts;
 mod openings;
@@ -185,7 +185,8 @@ impl ControlService for Service {
         &self,
         request: Request<pb::ConfirmDoorRequest>,
     ) -> Result<Response<pb::Door>, Status> {
-        doors::confirm(&self.shared, request.get_ref()).await.map(Response::new)
+        let caller = Caller::of(request.extensions())?;
+        doors::confirm(&self.shared, &caller, request.get_ref()).await.map(Response::new)
     }
 
     async fn list_events(

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod boots;
 pub mod clock;
 pub mod config;
+pub mod confirm;
 pub mod control_api;
 pub mod decide;
 pub mod enrolment;

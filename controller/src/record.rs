@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
 
 use bytes::Bytes;
 use fleetknock_core::{
-    door::{Door, DoorName},
+    door::DoorName,
     host::{HostName, Labels, NameError},
     identity::UserName,
     port::Port,
@@ -19,10 +19,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::seal;
 
 pub mod audit;
+pub mod door;
 pub mod token;
 
 pub use self::{
     audit::{Actor, AuditRecord, EventId, FieldChange},
+    door::{DoorRecord, Pending},
     token::{Holder, TokenId, TokenRecord},
 };
 
@@ -106,17 +108,6 @@ impl FromStr for Key {
         }
         Err(unknown("no record of this version lies under such a key".to_owned()))
     }
-}
-
-/// A door, as applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DoorRecord {
-    /// As the operator declared it.
-    pub door: Door,
-    /// When it was first applied.
-    pub created: Timestamp,
-    /// When it last changed.
-    pub updated: Timestamp,
 }
 
 /// A host, as its agent last described it.

@@ -1,9 +1,9 @@
 //! Puts the parts together and runs them: store, copy, membership, peers, matching, decisions, gRPC, admin.
 //!
-//! Tasks, all vital: `membership`, `keeper`, `peers`, `matching`, `decisions`, `denials`, the gRPC server; beside them the
-//! admin server, the audit log with its thread, one task per agent's stream, two per peer. When told to stop, the
-//! controller first gives up its lease, so that its sources are the others' at once, then sends its agents there, then ends
-//! everything else.
+//! Tasks, all vital: `membership`, `keeper`, `peers`, `matching`, `decisions`, `rollbacks`, `denials`, the gRPC server;
+//! beside them the admin server, the audit log with its thread, one task per agent's stream, two per peer. When told to
+//! stop, the controller first gives up its lease, so that its sources are the others' at once, then sends its agents there,
+//! then ends everything else.
 
 use std::{
     sync::Arc,
@@ -39,7 +39,7 @@ use crate::{
         lines::{Lines, Log},
     },
     config::Settings,
-    control_api, decide, enrolment, keeper,
+    confirm, control_api, decide, enrolment, keeper,
     limits::{CALLS_MAX, HEADERS_MAX, LimitsLayer, REQUEST_MAX, RESETS_MAX},
     matching, membership,
     metrics::Metrics,
@@ -196,6 +196,7 @@ pub fn start(
     let until = || over.clone();
     drain.spawn_vital("keeper", until_cancelled(until(), keeper::run(shared.clone(), watch)));
     drain.spawn_vital("decisions", until_cancelled(until(), decide::run(shared.clone(), decided)));
+    drain.spawn_vital("rollbacks", until_cancelled(until(), confirm::deadline::run(shared.clone())));
     drain.spawn_vital("matching", until_cancelled(until(), service.run()));
     drain.spawn_vital("peers", until_cancelled(until(), peers.clone().run()));
     if let Some(denied) = shared.denied() {

@@ -1,5 +1,7 @@
 //! How much one message may hold. Senders keep to these; receivers refuse more.
 
+use std::time::Duration;
+
 /// An encoded message, in bytes.
 pub const MESSAGE_MAX: usize = 4 * 1024 * 1024;
 /// Observations in a batch.
@@ -18,6 +20,11 @@ pub const PAGE_MAX: usize = 1_000;
 pub const PAGE_DEFAULT: usize = 100;
 /// Characters of a free text that a caller gives, such as the reason of a ban.
 pub const TEXT_MAX: usize = 512;
+
+/// The shortest time that a change of a door may wait to be confirmed: a person must be able to.
+pub const CONFIRM_WITHIN_MIN: Duration = Duration::from_secs(5);
+/// The longest such time.
+pub const CONFIRM_WITHIN_MAX: Duration = Duration::from_secs(3600);
 
 /// The size of a page that a request asks for.
 pub fn page_size(asked: u32) -> usize {

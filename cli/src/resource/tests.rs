@@ -46,6 +46,7 @@ fn an_unrevealed_door_shows_the_number_of_its_steps_only() {
 
 #[test]
 fn a_door_is_one_row() {
+    let now = Timestamp::from_millis(1_795_361_411_000);
     let door = yaml::parse(DOOR).unwrap().remove(0).door;
     let message = v1::Door {
         strength_bits: 47.96,
@@ -55,7 +56,7 @@ fn a_door_is_one_row() {
         ..convert::door_message(&door, false)
     };
     assert_eq!(
-        message.cells(Timestamp::from_millis(1_795_361_411_000)),
+        message.cells(now),
         [
             "bastion-ssh",
             "tcp/22",
@@ -65,6 +66,7 @@ fn a_door_is_one_row() {
             "2",
             "3",
             "48",
+            "-",
             "3",
             "15s",
             "10.0.0.0/8",
@@ -72,6 +74,8 @@ fn a_door_is_one_row() {
             "11s"
         ]
     );
+    let waiting = v1::Door { confirm_until_ms: now.as_millis() + 41_500, ..message };
+    assert_eq!(waiting.cells(now)[7], "in 42s unless confirmed");
 }
 
 #[test]

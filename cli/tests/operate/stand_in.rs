@@ -105,6 +105,8 @@ impl StandIn {
 #[derive(Default)]
 struct Service {
     doors: Arc<Mutex<BTreeMap<String, Door>>>,
+    /// Doors that wait to be confirmed, and until when.
+    waiting: Mutex<BTreeMap<String, u64>>,
     openings: Arc<Mutex<Vec<v1::Opening>>>,
     bans: Arc<Mutex<BTreeMap<String, v1::Ban>>>,
     tokens: Mutex<Vec<v1::Token>>,
@@ -150,8 +152,12 @@ impl ControlService for Service {
                 v1::ApplyOutcome::Changed
             }
         };
-        let message = convert::door_message(&door, false);
+        let mut message = convert::door_message(&door, false);
+        if request.confirm_within_ms > 0 && outcome != v1::ApplyOutcome::Unchanged {
+            message.confirm_until_ms = now_ms() + request.confirm_within_ms;
+        }
         if !request.dry_run {
+            self.waiting.lock().unwrap().insert(door.name().to_string(), message.confirm_until_ms);
             doors.insert(door.name().to_string(), door);
         }
         Ok(Response::new(v1::ApplyDoorResponse {
@@ -184,6 +190,9 @@ impl ControlService for Service {
         let mut page: Vec<_> = rest.take(3).map(|door| convert::door_message(door, request.reveal)).collect();
         let next_page_token = page.get(2).map(|door| door.name.clone()).unwrap_or_default();
         page.truncate(2);
+        for door in &mut page {
+            door.confirm_until_ms = self.waiting.lock().unwrap().get(&door.name).copied().unwrap_or(0);
+        }
         Ok(Response::new(v1::ListDoorsResponse { doors: page, next_page_token }))
     }
 
@@ -285,8 +294,13 @@ impl ControlService for Service {
         Ok(Response::new(Default::default()))
     }
 
-    async fn confirm_door(&self, _: Request<v1::ConfirmDoorRequest>) -> Answer<v1::Door> {
-        Err(Status::unimplemented("not of these tests"))
+    async fn confirm_door(&self, request: Request<v1::ConfirmDoorRequest>) -> Answer<v1::Door> {
+        let name = request.into_inner().name;
+        match self.waiting.lock().unwrap().insert(name.clone(), 0) {
+            None => Err(status::not_found("door", &name)),
+            Some(0) => Err(status::precondition("door", &name, "nothing waits to be confirmed")),
+            Some(_) => Ok(Response::new(v1::Door { name, ..v1::Door::default() })),
+        }
     }
 
     async fn list_events(&self, request: Request<v1::ListEventsRequest>) -> Answer<v1::ListEventsResponse> {

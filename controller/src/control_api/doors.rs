@@ -1,16 +1,19 @@
-//! Doors: apply, get, list, delete.
+//! Doors: apply, confirm, get, list, delete.
+
+use std::time::Duration;
 
 use fleetknock_core::{
     door::{Door, Knock, Sequence, strength, yaml},
     host::HostSelector,
     time::Timestamp,
 };
-use fleetknock_proto::{convert, status as refuse, v1 as pb};
+use fleetknock_proto::{convert, limits, status as refuse, v1 as pb};
 use tonic::Status;
 
 use super::{decided, door_name, page::Page};
 use crate::{
     audit,
+    confirm::{self, ConfirmError, Hold},
     decide::{self, DecideError},
     fleet::{Fleet, Held},
     grant,
@@ -29,12 +32,13 @@ pub(super) async fn apply(
     caller: &Caller,
     request: pb::ApplyDoorRequest,
 ) -> Result<pb::ApplyDoorResponse, Status> {
-    let wire = request.door.ok_or_else(|| refuse::invalid("door", "is missing"))?;
-    let door = convert::door(&wire)?;
-    let warnings = examine(shared, &door, request.weak)?;
+    let declared = request.door.ok_or_else(|| refuse::invalid("door", "is missing"))?;
+    let door = convert::door(&declared)?;
+    let hold = hold(caller, request.confirm_within_ms)?;
+    let mut warnings = examine(shared, &door, request.weak)?;
 
     let actor = caller.actor();
-    let (outcome, revision) = decided(
+    let ((before, applied), revision) = decided(
         shared,
         decide::contend(shared, |at| {
             let state = shared.state();
@@ -46,46 +50,75 @@ pub(super) async fn apply(
                 return Err(DecideError::Full { what: "doors", limit: DOORS_MAX });
             }
             let before = held.map(|held| held.record.clone());
-            let unchanged = before.as_ref().is_some_and(|before| before.door == door);
-            let record = DoorRecord {
-                door: door.clone(),
-                created: before.as_ref().map_or(at, |b| b.created),
-                updated: at,
-            };
+            let applied = confirm::apply(before.as_ref(), &door, hold.clone(), at);
             let key = Key::Door(door.name().clone());
             let mut transaction = Transaction::default();
-            if !unchanged && !request.dry_run {
+            if applied.write && !request.dry_run {
                 transaction.expect.push(grant::expect(&key, held.map(|held| held.revision)));
-                transaction.changes.push(grant::put(&key, &record)?);
-                let message = if before.is_some() { "door changed" } else { "door created" };
+                transaction.changes.push(grant::put(&key, &applied.record)?);
+                let message = said(before.as_ref(), &applied.record);
                 let event = audit::entry(pb::EventKind::DoorApplied, shared.stamp(at, Some(&actor)), message)
                     .about_door(door.name())
                     .with_changes(differences(before.as_ref().map(|before| &before.door), Some(&door)));
                 audit::append(&mut transaction, &state.fleet, [event])?;
             }
-            Ok((before, transaction))
+            Ok(((before, applied), transaction))
         })
         .await,
     )?;
     shared.caught_up(revision).await;
 
-    let changes = outcome.as_ref().map(|before| differences(Some(&before.door), Some(&door)));
+    warnings.extend(applied.remark.map(str::to_owned));
+    let changes = before.as_ref().map(|before| differences(Some(&before.door), Some(&door)));
     let changes = changes.into_iter().flatten().map(|change| wire::field_change(&change)).collect();
-    let outcome = match &outcome {
+    let outcome = match &before {
         None => pb::ApplyOutcome::Created,
         Some(before) if before.door == door => pb::ApplyOutcome::Unchanged,
         Some(_) => pb::ApplyOutcome::Changed,
     };
     let state = shared.state();
-    let applied = match state.fleet.doors().get(door.name()) {
+    let described = match state.fleet.doors().get(door.name()) {
         Some(held) if !request.dry_run => describe(shared, &state.fleet, held, false, shared.now()),
         _ => {
-            let at = shared.now();
-            let record = DoorRecord { door: door.clone(), created: at, updated: at };
-            describe(shared, &state.fleet, &Held { record, revision: 0 }, false, at)
+            let held = Held { record: applied.record, revision: 0 };
+            describe(shared, &state.fleet, &held, false, shared.now())
         }
     };
-    Ok(pb::ApplyDoorResponse { door: Some(applied), outcome: outcome.into(), changes, warnings })
+    Ok(pb::ApplyDoorResponse { door: Some(described), outcome: outcome.into(), changes, warnings })
+}
+
+/// Whether, and for how long, the change shall wait to be confirmed.
+fn hold(caller: &Caller, within_ms: u64) -> Result<Option<Hold>, Status> {
+    let within = Duration::from_millis(within_ms);
+    match within_ms {
+        0 => Ok(None),
+        _ if (limits::CONFIRM_WITHIN_MIN..=limits::CONFIRM_WITHIN_MAX).contains(&within) => {
+            Ok(Some(Hold { within, by: caller.actor() }))
+        }
+        _ => Err(refuse::invalid(
+            "confirm_within_ms",
+            format!(
+                "must be from {} to {}, not {}",
+                yaml::time_text(limits::CONFIRM_WITHIN_MIN),
+                yaml::time_text(limits::CONFIRM_WITHIN_MAX),
+                yaml::time_text(within)
+            ),
+        )),
+    }
+}
+
+/// What the audit trail tells of an applied door.
+fn said(before: Option<&DoorRecord>, after: &DoorRecord) -> String {
+    let done = match before {
+        None => "door created",
+        Some(before) if before.door == after.door => "door unchanged",
+        Some(_) => "door changed",
+    };
+    match (&after.pending, before.is_some_and(|before| before.pending.is_some())) {
+        (Some(pending), _) => format!("{done}; rolled back at {} unless it is confirmed", pending.until),
+        (None, true) => format!("{done}; nothing waits to be confirmed any more"),
+        (None, false) => done.to_owned(),
+    }
 }
 
 /// What stands against a door, or only speaks against it.
@@ -142,7 +175,7 @@ fn bits(shared: &Shared, fleet: &Fleet, door: &Door) -> f64 {
 }
 
 /// The fields in which two doors differ; one that is not there has none. Steps are never spelled out.
-fn differences(before: Option<&Door>, after: Option<&Door>) -> Vec<FieldChange> {
+pub(crate) fn differences(before: Option<&Door>, after: Option<&Door>) -> Vec<FieldChange> {
     let list = |items: Vec<String>| items.join(", ");
     let mut changes = Vec::new();
     let mut note = |field: &str, value: &dyn Fn(&Door) -> String| {
@@ -180,7 +213,7 @@ fn describe(
     reveal: bool,
     at: Timestamp,
 ) -> pb::Door {
-    let DoorRecord { door, created, updated } = &held.record;
+    let DoorRecord { door, created, updated, pending, .. } = &held.record;
     let active = fleet.openings_of(door.name()).filter(|opening| fleet.is_effective(opening, at)).count();
     pb::Door {
         revision: held.revision,
@@ -189,6 +222,7 @@ fn describe(
         created_ms: created.as_millis(),
         updated_ms: updated.as_millis(),
         active_openings: u32::try_from(active).unwrap_or(u32::MAX),
+        confirm_until_ms: pending.as_ref().map_or(0, |pending| pending.until.as_millis()),
         ..convert::door_message(door, reveal)
     }
 }
@@ -251,12 +285,33 @@ async fn revealed(
 }
 
 /// Keeps a change that waits for it.
-pub(super) async fn confirm(shared: &Shared, request: &pb::ConfirmDoorRequest) -> Result<pb::Door, Status> {
+pub(super) async fn confirm(
+    shared: &Shared,
+    caller: &Caller,
+    request: &pb::ConfirmDoorRequest,
+) -> Result<pb::Door, Status> {
     let name = door_name("name", &request.name)?;
-    if !shared.state().fleet.doors().contains_key(&name) {
-        return Err(refuse::not_found("door", name.as_str()));
-    }
-    Err(refuse::precondition("door", name.as_str(), "nothing waits to be confirmed"))
+    let actor = caller.actor();
+    let contended = decide::contend(shared, |at| {
+        let state = shared.state();
+        let mut transaction = match confirm::confirm(&state.fleet, &name, at)? {
+            Ok(transaction) => transaction,
+            Err(error) => return Ok((Err(error), Transaction::default())),
+        };
+        let stamp = shared.stamp(at, Some(&actor));
+        let event = audit::entry(pb::EventKind::DoorConfirmed, stamp, "the change was confirmed");
+        audit::append(&mut transaction, &state.fleet, [event.about_door(&name)])?;
+        Ok((Ok(()), transaction))
+    });
+    let (confirmed, revision) = decided(shared, contended.await)?;
+    confirmed.map_err(|error| match error {
+        ConfirmError::NoDoor(_) => Status::not_found(error.to_string()),
+        _ => refuse::precondition("door", name.as_str(), error.to_string()),
+    })?;
+    shared.caught_up(revision).await;
+    let state = shared.state();
+    let held = state.fleet.doors().get(&name).ok_or_else(|| refuse::not_found("door", name.as_str()))?;
+    Ok(describe(shared, &state.fleet, held, false, shared.now()))
 }
 
 /// Takes the door's openings back first: a deleted door leaves nothing open.

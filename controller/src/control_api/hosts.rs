@@ -1,7 +1,10 @@
 //! Hosts: get, list, forget. What the store says of a host is known here; what its agent says is known to the
 //! controller that it is connected to.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use fleetknock_core::{
     host::{HostName, Labels},
@@ -66,7 +69,7 @@ impl Told {
         Self { hosts, unanswered }
     }
 
-    fn describe(&mut self, state: &State, host: &HostRecord) -> pb::Host {
+    fn describe(&mut self, shared: &Shared, state: &State, host: &HostRecord) -> pb::Host {
         let told = self.hosts.remove(host.name.as_str()).unwrap_or_default();
         pb::Host {
             name: host.name.to_string(),
@@ -77,9 +80,16 @@ impl Told {
             guarded: state.fleet.guarded(host).into_iter().map(|port: Port| port.into()).collect(),
             observed: state.fleet.observed(host).into_iter().map(Into::into).collect(),
             doors: state.fleet.doors_on(host).map(|door| door.name().to_string()).collect(),
+            management: management(shared, host),
             ..told
         }
     }
+}
+
+/// The networks that pass a host's guard: its own and the fleet's.
+fn management(shared: &Shared, host: &HostRecord) -> Vec<String> {
+    let networks: BTreeSet<_> = host.management.iter().chain(&shared.management).collect();
+    networks.into_iter().map(ToString::to_string).collect()
 }
 
 async fn ask(peers: &Peers, names: Vec<String>) -> Answers<pb::ConnectedHostsResponse> {
@@ -106,7 +116,7 @@ pub(super) async fn one(
     let mut told = Told::of(shared, peers, std::slice::from_ref(&name)).await;
     let state = shared.state();
     let held = state.fleet.hosts().get(&name).ok_or_else(|| refuse::not_found("host", name.as_str()))?;
-    let mut host = told.describe(&state, &held.record);
+    let mut host = told.describe(shared, &state, &held.record);
     if !host.connected {
         for (controller, silence) in &told.unanswered {
             let reason = &silence.reason;
@@ -134,7 +144,7 @@ pub(super) async fn list(
     let mut told = Told::of(shared, peers, &names).await;
     let state = shared.state();
     let held = names.iter().filter_map(|name| state.fleet.hosts().get(name));
-    let hosts = held.map(|held| told.describe(&state, &held.record)).collect();
+    let hosts = held.map(|held| told.describe(shared, &state, &held.record)).collect();
     let unanswered = told.unanswered.keys().map(ToString::to_string).collect();
     Ok(pb::ListHostsResponse { hosts, next_page_token, unanswered })
 }

@@ -164,7 +164,7 @@ fn an_opening_on_ten_thousand_hosts_fits_and_one_that_does_not_is_refused() {
             ("all".parse::<DoorName>().unwrap(), fleet.doors().values().next().unwrap().clone());
         let mut parts = door.record.door.into_parts();
         (parts.name, parts.opens.hosts) = (name.clone(), HostSelector::default());
-        let door = DoorRecord { door: Door::new(parts).unwrap(), created: at(0), updated: at(0) };
+        let door = DoorRecord::new(Door::new(parts).unwrap(), at(0));
         let mut changes = vec![put(&Key::Door(name.clone()), &door).unwrap()];
         for number in 0..hosts {
             let name = format!("host-{number}");
@@ -282,7 +282,7 @@ fn fleet() -> Fleet {
         mode: Default::default(),
     })
     .unwrap();
-    let door = DoorRecord { door, created: at(0), updated: at(0) };
+    let door = DoorRecord::new(door, at(0));
     let entry = |key: Key, value, revision| Entry { key: key.to_string(), value, revision };
     let entries = vec![
         entry(Key::Host("bastion-1".parse().unwrap()), encode(&host("bastion-1")).unwrap(), 1),

@@ -209,7 +209,7 @@ fn door() -> DoorRecord {
         },
         mode: Default::default(),
     });
-    DoorRecord { door: door.unwrap(), created: Timestamp::ZERO, updated: Timestamp::ZERO }
+    DoorRecord::new(door.unwrap(), Timestamp::ZERO)
 }
 
 fn host_record(name: &str) -> HostRecord {

@@ -7,6 +7,7 @@
 )]
 
 mod audit;
+mod confirm;
 mod enrolling;
 mod promises;
 mod several;

@@ -365,20 +365,20 @@ impl Fleet {
 }
 
 /// A controller in a runtime of its own, which can end without a word to anybody.
-struct Doomed {
-    controller: Controller,
+pub(crate) struct Doomed {
+    pub(crate) controller: Controller,
     runtime: Runtime,
 }
 
 impl Doomed {
-    async fn start(name: &'static str, store: Arc<dyn Store>) -> Self {
+    pub(crate) async fn start(name: &'static str, store: Arc<dyn Store>) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let controller = runtime.spawn(Controller::named(name, store)).await.unwrap();
         Self { controller, runtime }
     }
 
-    fn kill(self) {
+    pub(crate) fn kill(self) {
         self.runtime.shutdown_background();
     }
 }
@@ -395,7 +395,7 @@ async fn connected(operator: &mut Operator, count: usize) -> bool {
     controllers.len() == count && controllers.iter().all(serves)
 }
 
-async fn until<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let looking = async {
         loop {
             if let Some(found) = look().await {

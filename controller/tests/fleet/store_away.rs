@@ -19,7 +19,7 @@ use crate::support::{Controller, apply, door};
 #[derive(Default)]
 pub(crate) struct Away {
     store: MemoryStore,
-    away: AtomicBool,
+    pub(crate) away: AtomicBool,
 }
 
 impl Away {

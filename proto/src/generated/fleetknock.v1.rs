@@ -960,6 +960,9 @@ pub struct Host {
     pub observed: ::prost::alloc::vec::Vec<Port>,
     #[prost(message, repeated, tag = "24")]
     pub guard_counts: ::prost::alloc::vec::Vec<GuardCount>,
+    /// Networks that pass its guard, textual: its own and the fleet's.
+    #[prost(string, repeated, tag = "25")]
+    pub management: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetHostRequest {

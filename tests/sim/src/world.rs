@@ -31,7 +31,7 @@ impl World {
         let mut core = Core::new(scenario, lines);
         for door in core.scenario.doors.clone() {
             let key = Key::Door(door.name().clone());
-            let record = DoorRecord { door, created: perfect(0), updated: perfect(0) };
+            let record = DoorRecord::new(door, perfect(0));
             let change = grant::put(&key, &record)?;
             core.plant(change)?;
         }

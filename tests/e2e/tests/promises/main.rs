@@ -21,6 +21,7 @@ mod p16_a_controller_without_etcd_decides_nothing;
 mod p17_one_sided_cuts_open_in_time_or_not_at_all;
 mod p18_rolling_restarts_lose_no_knock;
 mod p19_observe_drops_nothing_and_counts;
+mod p20_unconfirmed_changes_roll_back;
 mod p21_a_hardened_agent_does_its_work;
 mod p22_wrong_certificates_are_refused_at_every_port;
 mod p23_each_does_what_its_certificate_says;

@@ -31,7 +31,7 @@ fn two_capabilities_and_few_calls_are_enough() -> Result<()> {
             let picture = lab.directory().join(format!("state-{}/picture.json", agent.host().name()));
             wait_until("the picture to be remembered", INTERVAL, || Ok(picture.exists()))?;
             ensure!(
-                (fs::metadata(&picture)?.uid() == 0) == !has_users()?,
+                (fs::metadata(&picture)?.uid() == 0) != has_users()?,
                 "{} has another owner",
                 picture.display()
             );

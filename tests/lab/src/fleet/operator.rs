@@ -69,7 +69,8 @@ impl Operator {
     /// # Errors
     /// When it is refused.
     pub fn apply(&self, yaml: &str) -> Result<String> {
-        let command = self.command(&["apply", "-f", "-"])?;
+        // The lab may run in an SSH session; its doors are in another network namespace.
+        let command = self.command(&["apply", "-f", "-", "--yes"])?;
         self.host.run_with(&command, Some(yaml), READY)?.success().context("fleetknock apply failed")
     }
 
