@@ -114,7 +114,7 @@ async fn a_revoked_token_is_worth_nothing_on_any_controller_and_ends_what_its_ho
     let mut own = admin.watch_events(pb::WatchEventsRequest::default()).await.unwrap().into_inner();
 
     let listed = admin.list_tokens(pb::ListTokensRequest::default()).await.unwrap().into_inner().tokens;
-    assert_eq!(listed.iter().map(|token| token.id.clone()).collect::<Vec<_>>(), [id.clone()]);
+    assert_eq!(listed.iter().map(|token| &token.id).collect::<Vec<_>>(), [&id]);
     admin.revoke_token(pb::RevokeTokenRequest { id: id.clone() }).await.unwrap();
     let refused = here.list_doors(pb::ListDoorsRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
