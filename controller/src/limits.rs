@@ -119,7 +119,7 @@ fn is_asked(path: &str) -> bool {
 /// As whom somebody is counted.
 fn name(caller: &Caller) -> String {
     match (&caller.who, caller.address) {
-        (Whose::Known(who), _) => who.to_string(),
+        (Whose::Known(_), _) => caller.actor().who,
         (Whose::Anybody, Some(address)) => address.ip().to_string(),
         (Whose::Anybody, None) => "somebody".to_owned(),
     }

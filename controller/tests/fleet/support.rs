@@ -231,3 +231,13 @@ pub(crate) fn tcp(port: u32) -> pb::Port {
 pub(crate) fn apply(door: pb::Door) -> pb::ApplyDoorRequest {
     pb::ApplyDoorRequest { door: Some(door), ..pb::ApplyDoorRequest::default() }
 }
+
+/// The ports of the steps that an answer shows. `Debug` hides them.
+pub(crate) fn shown_steps(door: &pb::Door) -> Vec<u32> {
+    let Some(pb::door_spec::Knock::Sequence(sequence)) =
+        door.spec.as_ref().and_then(|spec| spec.knock.as_ref())
+    else {
+        panic!("not a sequence")
+    };
+    sequence.steps.iter().filter_map(|step| step.port.as_ref()).map(|port| port.port).collect()
+}

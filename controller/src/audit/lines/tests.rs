@@ -157,9 +157,15 @@ async fn a_full_queue_is_counted_and_said_and_the_last_lines_are_written() {
     running.until(stop).await.unwrap();
     let written = lines(&path);
     let missing: Vec<_> = written.iter().filter(|line| line["code"] == "LAGGED").collect();
-    assert_eq!(missing.len(), 1, "{missing:?}");
+    // The thread may have begun when some were lost already, and says the others later.
+    assert!(matches!(missing.len(), 1 | 2), "{missing:?}");
     assert_eq!(missing[0]["controller"], "ctl-1");
-    assert!(missing[0]["message"].as_str().unwrap().starts_with(&format!("{lost} events are missing here")));
-    assert_eq!(written.len() as u64 + lost, sent as u64 + 2, "each is written or counted");
+    let said = missing.iter().map(|line| {
+        let (count, rest) = line["message"].as_str().unwrap().split_once(' ').unwrap();
+        assert!(rest.starts_with("events are missing here"), "{rest}");
+        count.parse::<u64>().unwrap()
+    });
+    assert_eq!(said.sum::<u64>(), lost, "{missing:?}");
+    assert_eq!(written.len() as u64 + lost, (sent + 1 + missing.len()) as u64, "each is written or counted");
     assert_eq!(messages(&path).last().unwrap(), "the last");
 }
