@@ -16,7 +16,7 @@ use tonic::{Code, transport::Channel};
 use crate::{
     several::{Doomed, until},
     store_away::Away,
-    support::{Agent, Controller, apply, door, shown_steps, tcp},
+    support::{Agent, Controller, apply, door, tcp},
 };
 
 /// The shortest that is allowed.

@@ -175,7 +175,7 @@ async fn steps_are_shown_only_when_asked_for() {
     operator.apply_door(apply(door())).await.unwrap();
     let ask = |reveal| pb::GetDoorRequest { name: "bastion-ssh".into(), reveal };
     let hidden = operator.get_door(ask(false)).await.unwrap().into_inner();
-    assert_eq!(shown_steps(&hidden), []);
+    assert!(shown_steps(&hidden).is_empty());
     let shown = operator.get_door(ask(true)).await.unwrap().into_inner();
     assert!(shown_steps(&shown).contains(&7412));
     let mut changed = door();
@@ -187,7 +187,7 @@ async fn steps_are_shown_only_when_asked_for() {
     let applied = operator.apply_door(apply(changed)).await.unwrap().into_inner();
     let fields: Vec<_> = applied.changes.iter().map(|change| change.field.as_str()).collect();
     assert_eq!(fields, ["spec.opens.for", "spec.knock.sequence"]);
-    assert_eq!(shown_steps(applied.door.as_ref().unwrap()), []);
+    assert!(shown_steps(applied.door.as_ref().unwrap()).is_empty());
     let told = format!("{:?} {:?}", applied.changes, applied.warnings);
     assert!(!told.contains("741"), "{told}");
 }

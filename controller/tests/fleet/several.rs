@@ -13,7 +13,7 @@ use tokio::{
 };
 use tonic::{Code, Streaming, transport::Channel};
 
-use crate::support::{Agent, Controller, apply, door, shown_steps};
+use crate::support::{Agent, Controller, apply, door};
 
 const CLIENT: [u8; 4] = [203, 0, 113, 5];
 const CLIENT_TEXT: &str = "203.0.113.5";

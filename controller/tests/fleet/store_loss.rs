@@ -10,7 +10,7 @@ use fleetknock_controller::store::{
 };
 use fleetknock_proto::v1 as pb;
 
-use crate::support::{Controller, apply, door, shown_steps, tcp};
+use crate::support::{Controller, apply, door, tcp};
 
 /// A store behind which another one can be put, as somebody who sets up etcd anew does.
 struct Replaceable(Mutex<Arc<MemoryStore>>);

@@ -143,7 +143,7 @@ async fn a_viewer_looks_an_operator_opens_and_an_admin_changes_doors() {
     let ask = |reveal| pb::GetDoorRequest { name: "bastion-ssh".into(), reveal };
     for user in [&mut *viewer, operator] {
         let shown = user.get_door(ask(false)).await.unwrap().into_inner();
-        assert_eq!(shown_steps(&shown), []);
+        assert!(shown_steps(&shown).is_empty());
         let refused = user.get_door(ask(true)).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
         assert!(refused.message().contains("(--reveal) needs the role admin"), "{refused}");
