@@ -111,9 +111,17 @@ impl Failure {
                 "the controller at {url} (--controller) turned this user away: {cause}; check --tls-cert and whether it \
                  ended (fleetknock pki show)"
             ),
-            Self::Broken(cause) => format!(
-                "the connection to the controller at {url} (--controller) broke: {cause}; {unknown}try again"
-            ),
+            Self::Broken(cause) => {
+                // A server of TLS says nothing that plain text can understand.
+                let plain = if url.starts_with("http://") {
+                    ", and without --insecure if it speaks TLS (--tls-cert, --tls-key, --tls-ca)"
+                } else {
+                    ""
+                };
+                format!(
+                    "the connection to the controller at {url} (--controller) broke: {cause}; {unknown}try again{plain}"
+                )
+            }
             Self::Silent(after) => {
                 let after = humantime::format_duration(*after);
                 format!(

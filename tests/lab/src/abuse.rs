@@ -167,11 +167,13 @@ impl Resets {
     /// # Errors
     /// When the controller cannot be reached any more.
     pub fn send(&self, count: usize) -> Result<usize> {
-        self.runtime.block_on(async {
+        let (identity, url) = (self.identity.clone(), self.url.clone());
+        // On the runtime's own thread, which is in the namespace; this one is not.
+        let sending = self.runtime.spawn(async move {
             let (mut sent, mut connections) = (0, 0);
             while sent < count {
                 connections += 1;
-                let channel = timeout(ANSWER, self.identity.channel(&self.url)).await??;
+                let channel = timeout(ANSWER, identity.channel(&url)).await??;
                 let client = ControlServiceClient::new(channel);
                 while sent < count {
                     let mut burst = Vec::new();
@@ -194,7 +196,8 @@ impl Resets {
                 }
             }
             Ok(connections)
-        })
+        });
+        self.runtime.block_on(sending)?
     }
 }
 
