@@ -72,7 +72,6 @@ impl Needs {
             read.extend(directories.filter_map(|path| path.parent().map(directory_named)));
         }
         read.extend(lock(programs));
-        read.extend(settings.enroll_token.iter().filter_map(|file| file.parent().map(directory_named)));
         let mut write: Vec<_> = settings.state.iter().cloned().collect();
         if settings.renews() || settings.enroll_token.is_some() {
             // What it gets lies where the old ones lay.

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::{
     capture::{self, CaptureError},
-    certificate::{self, renew::Warden},
+    certificate::{self, renew::Warden, token::TokenFile},
     config::Settings,
     driver::{Driver, Parts, hand, metrics::Metrics, space, state::StateFile},
     firewall::{self, Firewall, FirewallError, Kind, Options},
@@ -57,6 +57,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let options =
         Options { accept_in: settings.accept_in.clone(), mark: settings.mark, ..Options::default() };
     let mut firewall = firewall::choose(settings.firewall, options.clone()).map_err(firewall_error)?;
+    let token = certificate::enrol::read_token(&settings);
     // In this thread, before there is another: all of them are to be held by it.
     let needs = Needs::of(&settings, &firewall::programs(&*firewall, &options));
     hardening.give_up_privileges(&settings, &needs)?;
@@ -71,12 +72,13 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     // After the guard, and not within --check-config: a host whose certificate ended while it was off is closed all the
     // same. Whoever restarts services tries again: the files may come any moment.
     let files = settings.tls_files()?;
-    exit::block_on(Some(WORKERS), serve(settings, files, firewall, state, picture, remembered))
+    exit::block_on(Some(WORKERS), serve(settings, files, token, firewall, state, picture, remembered))
 }
 
 async fn serve(
     settings: Settings,
     files: Option<tls::Files>,
+    token: Option<anyhow::Result<TokenFile>>,
     firewall: Box<dyn Firewall>,
     state: Option<StateFile>,
     picture: Picture,
@@ -85,7 +87,7 @@ async fn serve(
     let mut signals = Signals::install().context("cannot install the signal handlers")?;
     if let Some(files) = &files {
         tokio::select! {
-            enrolled = certificate::enrol::when_needed(&settings, files) => enrolled?,
+            enrolled = certificate::enrol::when_needed(&settings, files, token) => enrolled?,
             signal = signals.next() => {
                 tracing::info!(?signal, "the agent stops before it has a certificate");
                 return Ok(());

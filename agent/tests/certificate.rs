@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 async fn a_token_is_all_that_has_to_be_brought_to_a_host() {
     let office = Office::open().await;
     let host = office.host(&[]);
-    enrol::when_needed(&host.settings, &host.files()).await.unwrap();
+    enrol::when_needed(&host.settings, &host.files(), enrol::read_token(&host.settings)).await.unwrap();
 
     let material = host.files().load(SystemTime::now()).unwrap();
     assert_eq!(material.own.as_ref().unwrap().certificate.uris, ["fleetknock://blue/host/edge-1"]);
@@ -43,7 +43,7 @@ async fn a_token_is_all_that_has_to_be_brought_to_a_host() {
 
     // With it in place the token is not shown again, nor read.
     fs::remove_file(host.path("token")).unwrap();
-    enrol::when_needed(&host.settings, &host.files()).await.unwrap();
+    enrol::when_needed(&host.settings, &host.files(), enrol::read_token(&host.settings)).await.unwrap();
     assert_eq!(office.seen().tokens.len(), 1);
 }
 
@@ -53,7 +53,10 @@ async fn a_host_waits_for_its_controllers_and_asks_whichever_is_there() {
     let host = office.host(&[&away]);
     office.become_one(Manner::Away);
     let (settings, files) = (host.settings.clone(), host.files());
-    let enrolling = tokio::spawn(async move { enrol::when_needed(&settings, &files).await });
+    let enrolling =
+        tokio::spawn(
+            async move { enrol::when_needed(&settings, &files, enrol::read_token(&settings)).await },
+        );
     eventually("two rounds", || office.seen().tokens.len() >= 2).await;
     assert!(!enrolling.is_finished());
     office.become_one(Manner::Sign);
@@ -66,7 +69,9 @@ async fn a_refused_token_is_an_error_that_says_what_to_do() {
     let office = Office::open().await;
     let host = office.host(&[]);
     office.become_one(Manner::Refuse);
-    let error = enrol::when_needed(&host.settings, &host.files()).await.unwrap_err();
+    let error = enrol::when_needed(&host.settings, &host.files(), enrol::read_token(&host.settings))
+        .await
+        .unwrap_err();
     assert_eq!(exit::code_of(&error), exit::NO_PERMISSION);
     let text = exit::error_line("agent", &error);
     for said in ["not enrolled", "the token is not known", "good once", "enroll-token --host edge-1"] {
@@ -77,7 +82,7 @@ async fn a_refused_token_is_an_error_that_says_what_to_do() {
 
     // Another one does, after that.
     office.become_one(Manner::Sign);
-    enrol::when_needed(&host.settings, &host.files()).await.unwrap();
+    enrol::when_needed(&host.settings, &host.files(), enrol::read_token(&host.settings)).await.unwrap();
     host.files().load(SystemTime::now()).unwrap();
 }
 
@@ -86,7 +91,9 @@ async fn a_token_for_another_host_does_not_make_this_one_that() {
     let office = Office::open().await;
     let host = office.host(&[]);
     office.become_one(Manner::SignForAnother);
-    let error = enrol::when_needed(&host.settings, &host.files()).await.unwrap_err();
+    let error = enrol::when_needed(&host.settings, &host.files(), enrol::read_token(&host.settings))
+        .await
+        .unwrap_err();
     let text = exit::error_line("agent", &error);
     assert!(text.contains("that of host edge-2, and host edge-1 is expected"), "{text}");
     assert!(text.contains("the token is spent"), "{text}");
@@ -100,7 +107,10 @@ async fn nobody_is_shown_the_token_whom_the_authorities_do_not_vouch_for() {
     let host = impostor.host(&[]);
     fs::write(host.path("token"), format!("{TOKEN}\n{}", office.authorities())).unwrap();
     let (settings, files) = (host.settings.clone(), host.files());
-    let enrolling = tokio::spawn(async move { enrol::when_needed(&settings, &files).await });
+    let enrolling =
+        tokio::spawn(
+            async move { enrol::when_needed(&settings, &files, enrol::read_token(&settings)).await },
+        );
     eventually("two tries", || impostor.turned_away() >= 2).await;
     assert!(!enrolling.is_finished());
     assert!(impostor.seen().tokens.is_empty());
@@ -113,7 +123,7 @@ async fn a_certificate_is_renewed_before_its_end_without_a_restart() {
     let host = office.host(&[]);
     // Seven tenths of their lives are over: each is renewed at once.
     office.sign_as_of(Duration::from_secs(700));
-    enrol::when_needed(&host.settings, &host.files()).await.unwrap();
+    enrol::when_needed(&host.settings, &host.files(), enrol::read_token(&host.settings)).await.unwrap();
     let first_key = fs::read(host.path("tls.key")).unwrap();
     let watched = host.watch();
     eventually("three renewals", || office.seen().renewals.len() >= 3).await;
@@ -141,7 +151,7 @@ async fn operators_are_told_when_it_does_not_come_and_it_is_tried_on() {
     let host = office.host(&[]);
     // A tenth of its life is left.
     office.sign_as_of(Duration::from_secs(900));
-    enrol::when_needed(&host.settings, &host.files()).await.unwrap();
+    enrol::when_needed(&host.settings, &host.files(), enrol::read_token(&host.settings)).await.unwrap();
     office.become_one(Manner::Away);
     let watched = host.watch();
     let said = || watched.notice.borrow().clone().unwrap_or_default();
@@ -162,7 +172,7 @@ async fn new_authorities_come_with_the_next_certificate() {
     let office = Office::open().await;
     let host = office.host(&[]);
     office.sign_as_of(Duration::from_secs(700));
-    enrol::when_needed(&host.settings, &host.files()).await.unwrap();
+    enrol::when_needed(&host.settings, &host.files(), enrol::read_token(&host.settings)).await.unwrap();
     office.trust_another();
     let watched = host.watch();
     eventually("two authorities", || watched.credentials.current().authorities.len() == 2).await;
@@ -174,7 +184,7 @@ async fn certificates_that_something_else_renews_are_left_alone() {
     let office = Office::open().await;
     let mut host = office.host(&[]);
     office.sign_as_of(Duration::from_secs(700));
-    enrol::when_needed(&host.settings, &host.files()).await.unwrap();
+    enrol::when_needed(&host.settings, &host.files(), enrol::read_token(&host.settings)).await.unwrap();
     host.settings.enroll_token = None;
     let before = fs::read(host.path("tls.crt")).unwrap();
     let watched = host.watch();

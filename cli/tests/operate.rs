@@ -55,8 +55,8 @@ fn doors_are_applied_listed_and_deleted() {
     assert!(!doors.to_string().contains("7412"));
 
     let table = fleet.run(&["get", "door", "b"], "");
-    assert!(table.lines[0].starts_with("NAME  OPENS   ON  FOR  HOSTS"), "{table:?}");
-    assert!(table.lines[1].starts_with("b     tcp/22  a   1m   0"), "{table:?}");
+    assert!(table.lines[0].starts_with("NAME  OPENS   ON  FOR  MODE     HOSTS"), "{table:?}");
+    assert!(table.lines[1].starts_with("b     tcp/22  a   1m   enforce  0"), "{table:?}");
 
     let revealed = fleet.run(&["get", "doors", "-o", "yaml", "--reveal"], "").lines.join("\n");
     let again = fleet.run(&["apply", "-f", "-"], &revealed);

@@ -32,25 +32,35 @@ mod tests;
 const RETRY_LEAST: Duration = Duration::from_millis(500);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 
+/// What a token's file says, if one is named. It is read while the agent has all the rights that it was started with: its
+/// owner may be root. That it cannot be read matters only once it is needed.
+pub fn read_token(settings: &Settings) -> Option<anyhow::Result<TokenFile>> {
+    settings.enroll_token.as_deref().map(TokenFile::read)
+}
+
 /// Makes good what a crash cut off; and while there is no certificate that counts, and a token's file is named, gets one,
-/// however long no controller answers.
+/// however long no controller answers. `token` is what [`read_token`] gave.
 ///
 /// # Errors
 /// When the token is refused or its file is none, or files cannot be written; with an exit code.
-pub async fn when_needed(settings: &Settings, files: &Files) -> anyhow::Result<()> {
+pub async fn when_needed(
+    settings: &Settings,
+    files: &Files,
+    token: Option<anyhow::Result<TokenFile>>,
+) -> anyhow::Result<()> {
     let Some(own) = files.own.as_ref().filter(|_| settings.renews() || settings.enroll_token.is_some())
     else {
         return Ok(());
     };
     recover(files).map_err(|error| exit::coded(exit::IO, error))?;
-    let Some(path) = &settings.enroll_token else { return Ok(()) };
+    let (Some(path), Some(token)) = (&settings.enroll_token, token) else { return Ok(()) };
     // What cannot be read is told when it is loaded.
     let Ok(there) = read_there(&own.certificate) else { return Ok(()) };
     if !is_needed(there.as_deref(), SystemTime::now()) {
         return Ok(());
     }
     check_key(own, there.is_some())?;
-    let token = TokenFile::read(path)?;
+    let token = token?;
     bring_authorities(files, &token, path)?;
 
     let trusting = Files { own: None, authorities: files.authorities.clone() };

@@ -75,7 +75,7 @@ fn a_door_is_one_row() {
         ]
     );
     let waiting = v1::Door { confirm_until_ms: now.as_millis() + 41_500, ..message };
-    assert_eq!(waiting.cells(now)[7], "in 42s unless confirmed");
+    assert_eq!(waiting.cells(now)[8], "in 42s unless confirmed");
 }
 
 #[test]

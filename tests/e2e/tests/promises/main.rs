@@ -27,3 +27,4 @@ mod p22_wrong_certificates_are_refused_at_every_port;
 mod p23_each_does_what_its_certificate_says;
 mod p24_a_stolen_key_forges_one_hosts_steps;
 mod p25_half_open_connections_and_unread_streams_hold_up_nobody;
+mod p26_nothing_left_behind_tells_how_to_knock;
