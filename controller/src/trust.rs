@@ -19,7 +19,6 @@ use crate::enrolment::issuer::Issuer;
 
 pub mod bearer;
 pub mod caller;
-pub mod failures;
 pub mod gate;
 pub mod refusals;
 pub mod ticket;

@@ -4,10 +4,11 @@
 //! fit is only counted, as every refusal is), a bounded number of those who are told apart, and one event a minute for
 //! each of them and for all others together.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use fleetknock_core::{host::HostName, time::Timestamp};
 use fleetknock_proto::v1 as pb;
+use fleetknock_runtime::tls::network;
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
@@ -59,15 +60,8 @@ impl Denied {
         if !self.actor.who.is_empty() {
             return Whose { is_known: true, code, who: self.actor.who.clone() };
         }
-        let address = self.actor.address.parse::<std::net::SocketAddr>().map(|address| address.ip());
-        let who = match address.map(|address| address.to_canonical()) {
-            Ok(IpAddr::V6(address)) => {
-                let [a, b, c, d, ..] = address.segments();
-                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-            }
-            Ok(address) => address.to_string(),
-            Err(_) => String::new(),
-        };
+        let address = self.actor.address.parse::<SocketAddr>().ok();
+        let who = address.map(|address| network(address.ip()).to_string()).unwrap_or_default();
         Whose { is_known: false, code, who }
     }
 }

@@ -3,33 +3,39 @@
 //!
 //! A call is judged before anything else, which costs two hashes at the most, so that somebody with a good certificate or
 //! token is never held up, also from behind the same address as one who guesses. What waits is the answer to a call that was
-//! refused: [`ANSWER_AFTER`], once a network was refused more than [`FEW`](super::failures::FEW) times in a minute. Answers
+//! refused: [`ANSWER_AFTER`], once a network was refused more than [`FEW`] times in a minute. Answers
 //! wait in [`WAITING_MAX`] places; above that they are RESOURCE_EXHAUSTED at once. This does not keep secrets from being
 //! guessed, their 256 bits do; it keeps a flood from being worth anything.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use fleetknock_proto::v1 as pb;
 use fleetknock_runtime::tls::{self, network};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Instant,
+};
 use tonic::Status;
 
-use super::{
-    failures::Failures,
-    gate::{Reason, Refusal},
-};
+use super::gate::{Reason, Refusal};
 use crate::{
     audit::denials::Denied,
+    limits::rate::{Rate, Rates},
     metrics::{DeniedLabels, FailedLabels, Metrics},
 };
 
 #[cfg(test)]
 mod tests;
 
+/// Failures of one network within a minute that are answered at once.
+pub const FEW: u32 = 5;
+const FAILURES: Rate = Rate { burst: FEW, every: Duration::from_secs(60 / FEW as u64) };
+/// Networks that are told apart; when there are as many, all others count as one.
+const NETWORKS_MAX: usize = 4_096;
 /// How long a refused call is kept waiting.
 pub const ANSWER_AFTER: Duration = Duration::from_secs(1);
 /// Refused calls that wait at the same time, a few hundred bytes each.
@@ -45,7 +51,7 @@ pub struct Refusals(Arc<Inner>);
 struct Inner {
     metrics: Metrics,
     denials: mpsc::Sender<Denied>,
-    failures: Mutex<Failures>,
+    failures: Mutex<Rates<IpAddr>>,
     said: Mutex<(Option<Instant>, u64)>,
     waiting: Arc<Semaphore>,
 }
@@ -67,7 +73,7 @@ impl Refusals {
         Self(Arc::new(Inner {
             metrics,
             denials,
-            failures: Mutex::default(),
+            failures: Mutex::new(Rates::new(FAILURES, NETWORKS_MAX)),
             said: Mutex::default(),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
         }))
@@ -119,7 +125,7 @@ impl Refusals {
             address.to_string(),
             message,
         ));
-        if !lock(&self.0.failures).note(network(address.ip()), Instant::now()) {
+        if lock(&self.0.failures).take(network(address.ip()), Instant::now()).is_ok() {
             return Answer::Now;
         }
         match self.0.waiting.clone().try_acquire_owned() {

@@ -7,8 +7,7 @@ use fleetknock_controller::{
     record::{Holder, TokenId},
     store::{Store, memory::MemoryStore},
     trust::{
-        failures::FEW,
-        refusals::ANSWER_AFTER,
+        refusals::{ANSWER_AFTER, FEW},
         token::{Kind, Secret},
     },
 };

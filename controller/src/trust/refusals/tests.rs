@@ -3,7 +3,7 @@
 use fleetknock_core::identity::Role;
 
 use super::*;
-use crate::{record::Actor, trust::failures::FEW};
+use crate::record::Actor;
 
 #[test]
 fn a_network_that_fails_often_waits_for_its_answers_and_others_do_not() {
