@@ -1,7 +1,7 @@
 //! The audit trail: each change leaves an event, written by the same commit as the change that it tells of. There is no
 //! change without its event, and no event without its change.
 //!
-//! Pure but for [`write`], which commits an event of something that changes nothing else.
+//! Pure but for [`write()`], which commits an event of something that changes nothing else.
 //!
 //! The trail is bounded ([`AUDIT_MAX`], [`AUDIT_KEEP`]), and the oldest events give way. It has two [shares](Share), so
 //! that whoever can only knock, or is refused, never flushes out what users ordered. What the policy bans is streamed and
