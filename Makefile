@@ -2,9 +2,12 @@
 
 CARGO ?= cargo
 SCRIPTS := tests/scripts
+FUZZ_EXECUTIONS ?= 5000000
+# Another seed each time: the one of `make test` is run there.
+FUZZ_SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test bench build fmt lint doc deps clean
+.PHONY: help demo demo-stop test bench fuzz audit build fmt lint doc deps clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -25,6 +28,14 @@ bench: ## Measure knock-to-open against peers in the same run, and the matcher
 	@$(SCRIPTS)/deps test
 	$(CARGO) build --release --workspace --bins --locked
 	@$(SCRIPTS)/in-lab target/release/fleetknock-bench
+
+fuzz: ## Throw bytes at all that reads from outside, for about ten minutes (FUZZ_EXECUTIONS=, FUZZ_SEED=)
+	$(CARGO) run -p fleetknock-fuzz --locked -- --executions $(FUZZ_EXECUTIONS) --seed $(FUZZ_SEED)
+
+audit: ## Check licences, sources, bans and known vulnerabilities of all packages (needs a network and cargo-deny)
+	@$(CARGO) deny --version >/dev/null 2>&1 || { \
+		echo "cargo-deny is not installed; install it, which takes minutes: cargo install --locked cargo-deny" >&2; exit 1; }
+	$(CARGO) deny --all-features check
 
 build: ## Build the three programs and the lab
 	@$(SCRIPTS)/deps demo

@@ -46,7 +46,7 @@ use crate::{
     wire,
 };
 
-mod hello;
+pub mod hello;
 
 use hello::{Greeting, Registered};
 

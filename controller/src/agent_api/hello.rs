@@ -28,12 +28,15 @@ const TEXT_MAX: usize = 300;
 
 /// A Hello, parsed.
 #[derive(Debug)]
-pub(super) struct Greeting {
-    pub(super) host: HostName,
-    pub(super) boot: Boot,
+pub struct Greeting {
+    /// Who speaks, by its own word.
+    pub host: HostName,
+    /// Which run of its agent.
+    pub boot: Boot,
     /// Every other controller has refused it.
-    pub(super) last_resort: bool,
-    record: HostRecord,
+    pub last_resort: bool,
+    /// What is written down of it; when it was first seen is not known here.
+    pub record: HostRecord,
 }
 
 /// A host as this controller knows it from now on.
@@ -45,7 +48,11 @@ pub(super) struct Registered {
     pub(super) boot_id: Boot,
 }
 
-pub(super) fn parse(hello: pb::Hello) -> Result<Greeting, Status> {
+/// Reads a Hello.
+///
+/// # Errors
+/// INVALID_ARGUMENT that names the field which has no such form, or of which there is too much.
+pub fn parse(hello: pb::Hello) -> Result<Greeting, Status> {
     let host: HostName = hello
         .host
         .parse()
@@ -77,7 +84,10 @@ pub(super) fn parse(hello: pb::Hello) -> Result<Greeting, Status> {
 }
 
 /// A host's report with its texts and lists cut to their bounds.
-pub(super) fn bounded(report: pb::HostReport) -> Result<pb::HostReport, Status> {
+///
+/// # Errors
+/// INVALID_ARGUMENT when an address in it is none, or there are too many.
+pub fn bounded(report: pb::HostReport) -> Result<pb::HostReport, Status> {
     Ok(pb::HostReport {
         last_repair: text(report.last_repair),
         warnings: report.warnings.into_iter().take(16).map(text).collect(),

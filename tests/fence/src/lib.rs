@@ -7,12 +7,15 @@
 #![cfg(test)]
 
 mod arrows;
+mod bans;
+mod deny;
 mod licences;
 mod lock;
 mod no_shell;
 mod paths;
 mod pure_core;
 mod shape;
+mod sources;
 mod tree;
 mod units;
 mod words;

@@ -6,7 +6,7 @@ use spdx::{Expression, LicenseReq, ParseMode};
 use crate::tree;
 
 /// Licences that ask for no more than that their text goes along.
-const ALLOWED: &[&str] = &[
+pub(crate) const ALLOWED: &[&str] = &[
     "Apache-2.0",   // permissive, with a patent grant; our own
     "MIT",          // permissive; our own
     "BSD-2-Clause", // permissive, as MIT
@@ -19,7 +19,7 @@ const ALLOWED: &[&str] = &[
     "Unicode-3.0",  // permissive, for the tables in unicode-ident
 ];
 /// Exceptions that only ever give more rights.
-const ALLOWED_EXCEPTIONS: &[&str] = &["LLVM-exception"];
+pub(crate) const ALLOWED_EXCEPTIONS: &[&str] = &["LLVM-exception"];
 
 fn trespasses<'a>(packages: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> Vec<String> {
     let mut trespasses = vec![];
