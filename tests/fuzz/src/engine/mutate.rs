@@ -41,11 +41,11 @@ impl Random {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         let mut random = Self(seed ^ name);
-        Self(random.next() ^ number.wrapping_mul(0xd134_2543_de82_ef95))
+        Self(random.any() ^ number.wrapping_mul(0xd134_2543_de82_ef95))
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn any(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -56,11 +56,11 @@ impl Random {
     /// A number below `end`; 0 when there is none.
     pub fn below(&mut self, end: usize) -> usize {
         let end = end.max(1);
-        usize::try_from(self.next() % end as u64).unwrap_or(0)
+        usize::try_from(self.any() % end as u64).unwrap_or(0)
     }
 
     fn byte(&mut self) -> u8 {
-        self.next().to_le_bytes()[0]
+        self.any().to_le_bytes()[0]
     }
 
     fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> Option<&'a T> {
@@ -160,7 +160,7 @@ fn digits(input: &mut Vec<u8>, at: usize, random: &mut Random) {
     let Some(first) = input.iter().skip(at).position(is_digit).map(|found| at + found) else { return };
     let length = input[first..].iter().take_while(|byte| is_digit(byte)).count();
     let number = match random.below(3) {
-        0 => random.next() % 70_000,
+        0 => random.any() % 70_000,
         _ => EDGES[random.below(EDGES.len())],
     };
     input.splice(first..first + length, number.to_string().into_bytes());
