@@ -1,6 +1,6 @@
 //! Throws bytes at everything that reads what comes from outside.
 //!
-//! A [target](Target) is a function of bytes that panics when a promise is broken. The [engine](engine) gives it every
+//! A [target](Target) is a function of bytes that panics when a promise is broken. The [`engine`] gives it every
 //! file of its committed corpus, then as many mutants of these as it says. Each mutant follows from the seed, the target's name
 //! and its number alone, so that what a run finds is found again by every run, on every machine.
 //!
