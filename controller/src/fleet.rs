@@ -293,6 +293,11 @@ impl Fleet {
         &self.members
     }
 
+    /// The longest-serving member.
+    pub fn eldest(&self) -> Option<&HostName> {
+        self.members.iter().min_by_key(|(_, held)| held.revision).map(|(name, _)| name)
+    }
+
     /// Who the fleet is, as far as it has been written down.
     pub fn identity(&self) -> Option<&str> {
         self.identity.as_ref().map(|held| held.record.id.as_str())

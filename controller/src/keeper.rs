@@ -227,8 +227,7 @@ fn say_ended(shared: &Shared, after: Timestamp, until: Timestamp) {
 async fn clear_away(shared: &Shared, at: Timestamp) {
     let transaction = {
         let state = shared.state();
-        let eldest = state.fleet.members().iter().min_by_key(|(_, held)| held.revision);
-        let ours = eldest.is_some_and(|(name, _)| *name == shared.name);
+        let ours = state.fleet.eldest() == Some(&shared.name);
         ours.then(|| grant::clear(&state.fleet, at, CLEAR_MAX)).flatten()
     };
     let Some(transaction) = transaction else {

@@ -46,9 +46,7 @@ pub async fn run(shared: Arc<Shared>) {
 }
 
 fn is_eldest(shared: &Shared) -> bool {
-    let state = shared.state();
-    let eldest = state.fleet.members().iter().min_by_key(|(_, held)| held.revision);
-    eldest.is_some_and(|(name, _)| *name == shared.name)
+    shared.state().fleet.eldest() == Some(&shared.name)
 }
 
 async fn carry_out(shared: &Shared, name: &DoorName) -> Result<(), DecideError> {

@@ -101,8 +101,7 @@ impl Process {
 
     /// As `keeper::clear_away`: by the longest-serving member.
     pub(super) fn clear_away(&mut self, core: &mut Core) {
-        let eldest = self.fleet.members().iter().min_by_key(|(_, held)| held.revision);
-        if eldest.is_none_or(|(name, _)| *name != self.name) {
+        if self.fleet.eldest() != Some(&self.name) {
             return;
         }
         if let Some(transaction) = grant::clear(&self.fleet, self.now(core), CLEAR_MAX) {
