@@ -201,14 +201,12 @@ impl AgentStream {
                 Who::Host(name) => Some(name.clone()),
                 _ => None,
             };
-            let denied = Denied {
+            self.shared.deny(Denied {
                 kind: pb::EventKind::Impostor,
                 actor: self.caller.actor(),
                 host: holder,
                 message: format!("the agent of {who} said that it is host '{host}' and was cut off"),
-            };
-            // When too many wait it is counted all the same.
-            let _full = self.shared.denials().try_send(denied);
+            });
         })
     }
 

@@ -244,8 +244,7 @@ fn check_reveal<T>(shared: &Shared, request: &Request<T>, reveal: bool) -> Resul
             let message = status.message().to_owned();
             let (kind, actor) = (pb::EventKind::CallDenied, caller.actor());
             shared.metrics.denied.get_or_create(&DeniedLabels { reason: "denied" }).inc();
-            // When too many wait it is counted all the same.
-            let _full = shared.denials().try_send(Denied { kind, actor, host: None, message });
+            shared.deny(Denied { kind, actor, host: None, message });
         })?;
     }
     Ok(caller)

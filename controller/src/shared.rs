@@ -316,7 +316,12 @@ impl Shared {
         let _second = self.lines.set(lines);
     }
 
-    /// Takes who was refused, for the audit trail. When too many wait, the rest is only counted among the refusals.
+    /// Tells the audit trail who was refused. When too many wait it is only counted, as every refusal is.
+    pub fn deny(&self, denied: Denied) {
+        let _full = self.denials.try_send(denied);
+    }
+
+    /// Where [`deny`](Self::deny) tells it.
     pub fn denials(&self) -> mpsc::Sender<Denied> {
         self.denials.clone()
     }

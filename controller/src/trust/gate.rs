@@ -188,26 +188,21 @@ pub fn judge(
             .map(|identity| known(identity.who, Shown::Certificate))
             .map_err(|error| Refusal::unknown("certificate", refuse::denied(error.to_string())))
     };
-    let only_for = |whom: &str, caller: Caller| {
+    let only_for = |whom: &str, may: fn(&Who) -> bool| {
+        let caller = certified("")?;
         let whose = match &caller.who {
+            Whose::Known(who) if may(who) => return Ok(caller),
             Whose::Known(who) => who.to_string(),
             Whose::Anybody => "anybody".to_owned(),
         };
-        Refusal::denied(
-            &caller,
-            refuse::denied(format!("this is for {whom}; the certificate is that of {whose}")),
-        )
+        let reason = format!("this is for {whom}; the certificate is that of {whose}");
+        Err(Refusal::denied(&caller, refuse::denied(reason)))
     };
+    let only_for_hosts = || only_for("the agents of hosts", |who| matches!(who, Who::Host(_)));
     match service {
         "grpc.health.v1.Health" | "grpc.reflection.v1.ServerReflection" => Ok(Caller::anybody(address)),
-        "fleetknock.v1.AgentService" => match certified("")? {
-            caller @ Caller { who: Whose::Known(Who::Host(_)), .. } => Ok(caller),
-            caller => Err(only_for("the agents of hosts", caller)),
-        },
-        "fleetknock.v1.PeerService" => match certified("")? {
-            caller @ Caller { who: Whose::Known(Who::Controller(_)), .. } => Ok(caller),
-            caller => Err(only_for("controllers", caller)),
-        },
+        "fleetknock.v1.AgentService" => only_for_hosts(),
+        "fleetknock.v1.PeerService" => only_for("controllers", |who| matches!(who, Who::Controller(_))),
         "fleetknock.v1.ControlService" => {
             let caller = match &asked.token {
                 Ok(None) => certified(" or a token (--token-file; fleetknock token create)")?,
@@ -230,10 +225,7 @@ pub fn judge(
             Ok(caller)
         }
         "fleetknock.v1.EnrolmentService" if method == "Enrol" => Ok(Caller::anybody(address)),
-        "fleetknock.v1.EnrolmentService" if method == "Renew" => match certified("")? {
-            caller @ Caller { who: Whose::Known(Who::Host(_)), .. } => Ok(caller),
-            caller => Err(only_for("the agents of hosts", caller)),
-        },
+        "fleetknock.v1.EnrolmentService" if method == "Renew" => only_for_hosts(),
         _ => Err(Refusal::no_such_call()),
     }
 }
