@@ -109,8 +109,7 @@ impl Service {
             ..caller.actor()
         };
         let at = shared.now();
-        let stamp =
-            audit::Stamp { at, random: rand::random(), controller: &shared.name, actor: Some(&actor) };
+        let stamp = shared.stamp(at, Some(&actor));
         let message = format!("host {} got its first certificate, until {}", ticket.host, until(issued));
         let event = audit::entry(pb::EventKind::HostEnrolled, stamp, message).about_host(&ticket.host);
         let mut transaction = ticket.spend();
@@ -153,8 +152,7 @@ impl Service {
         let actor = caller.actor();
         let message = format!("host {host} got its next certificate, until {}", until(&issued));
         let written = audit::write(shared, |at| {
-            let stamp =
-                audit::Stamp { at, random: rand::random(), controller: &shared.name, actor: Some(&actor) };
+            let stamp = shared.stamp(at, Some(&actor));
             audit::entry(pb::EventKind::CertificateRenewed, stamp, message.clone()).about_host(&host)
         });
         written.await.map_err(|error| {

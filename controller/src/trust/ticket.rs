@@ -10,7 +10,7 @@ use crate::{
     grant,
     record::{Holder, Key, TokenId},
     shared::Shared,
-    store::{Change, Revision, StoreError, Transaction},
+    store::{Change, Revision, Transaction},
 };
 
 #[cfg(test)]
@@ -38,18 +38,6 @@ impl Ticket {
     }
 }
 
-/// Why a token could not be spent.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SpendError {
-    /// The store could not say.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// It is not good.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-}
-
 /// Judges the token that a host's agent shows, without spending it.
 ///
 /// # Errors
@@ -65,22 +53,5 @@ pub fn judge(shared: &Shared, presented: &str) -> Result<Ticket, TokenError> {
             Ok(Ticket { host: host.clone(), id: presented.id().clone(), revision })
         }
         _ => Err(TokenError::Unknown { kind: Kind::Host }),
-    }
-}
-
-/// Spends the token that a host's agent shows: the host whose certificate it is good for.
-///
-/// # Errors
-/// When it is not good, somebody else spent it first, or the store could not; in the last case it may be spent or not.
-pub async fn spend_host_token(shared: &Shared, presented: &str) -> Result<HostName, SpendError> {
-    let ticket = judge(shared, presented)?;
-    match shared.store.commit(ticket.spend()).await {
-        Ok(revision) => {
-            shared.caught_up(revision).await;
-            Ok(ticket.host)
-        }
-        // Records of tokens are made and deleted, never changed.
-        Err(StoreError::Conflict) => Err(TokenError::Unknown { kind: Kind::Host }.into()),
-        Err(error) => Err(error.into()),
     }
 }

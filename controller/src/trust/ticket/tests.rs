@@ -11,7 +11,7 @@ use crate::{
     record::TokenRecord,
     sessions::FleetWide,
     shared::{Parts, local_now},
-    store::{Store, memory::MemoryStore},
+    store::{Store, StoreError, memory::MemoryStore},
     trust::{Trust, token::Secret},
 };
 
@@ -21,10 +21,15 @@ async fn a_hosts_token_is_good_once() {
     let secret = put(&*store, 1, host(), in_an_hour()).await;
     let shared = controller("ctl-1", store).await;
     assert_eq!(judge(&shared, &secret).unwrap().host.as_str(), "db-1", "to judge it does not spend it");
-    assert_eq!(spend_host_token(&shared, &secret).await.unwrap().as_str(), "db-1");
+    let ticket = judge(&shared, &secret).unwrap();
+    assert_eq!(ticket.host.as_str(), "db-1");
+    let revision = shared.store.commit(ticket.spend()).await.unwrap();
+    shared.caught_up(revision).await;
     for _ in 0..2 {
-        let again = spend_host_token(&shared, &secret).await.unwrap_err();
-        assert!(matches!(again, SpendError::Token(TokenError::Unknown { .. })), "{again}");
+        let again = judge(&shared, &secret).unwrap_err();
+        assert!(matches!(again, TokenError::Unknown { .. }), "{again}");
+        let twice = shared.store.commit(ticket.spend()).await.unwrap_err();
+        assert!(matches!(twice, StoreError::Conflict), "{twice}");
     }
 }
 
