@@ -259,6 +259,11 @@ impl Settings {
         }
     }
 
+    /// Whether the agent writes its own certificate, now or later.
+    pub fn writes_certificate(&self) -> bool {
+        self.renews() || self.enroll_token.is_some()
+    }
+
     /// Whom a controller must be: any one of the fleet.
     pub fn controller_rule(&self) -> UriRule {
         let fleet = self.fleet.clone();

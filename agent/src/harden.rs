@@ -73,7 +73,7 @@ impl Needs {
         }
         read.extend(lock(programs));
         let mut write: Vec<_> = settings.state.iter().cloned().collect();
-        if settings.renews() || settings.enroll_token.is_some() {
+        if settings.writes_certificate() {
             // What it gets lies where the old ones lay.
             write.extend(tls_files(settings).iter().filter_map(|file| file.parent().map(directory_named)));
         }

@@ -48,10 +48,7 @@ pub async fn when_needed(
     files: &Files,
     token: Option<anyhow::Result<TokenFile>>,
 ) -> anyhow::Result<()> {
-    let Some(own) = files.own.as_ref().filter(|_| settings.renews() || settings.enroll_token.is_some())
-    else {
-        return Ok(());
-    };
+    let Some(own) = files.own.as_ref().filter(|_| settings.writes_certificate()) else { return Ok(()) };
     recover(files).map_err(|error| exit::coded(exit::IO, error))?;
     let (Some(path), Some(token)) = (&settings.enroll_token, token) else { return Ok(()) };
     // What cannot be read is told when it is loaded.
