@@ -7,7 +7,8 @@ pub struct Port {
     #[prost(uint32, tag = "2")]
     pub port: u32,
 }
-/// What guard did with new connections to one port of a host, since the agent's start.
+/// What guard did with new connections to one port of a host. Counts never fall while the agent runs; they outlive it where
+/// the kernel keeps them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GuardCount {
     #[prost(message, optional, tag = "1")]
