@@ -31,8 +31,11 @@ mod bans;
 mod controllers;
 pub(crate) mod doors;
 pub(crate) mod events;
+mod explain;
 mod hosts;
+mod logs;
 mod openings;
+mod overview;
 pub(crate) mod page;
 mod tokens;
 mod trail;
@@ -217,6 +220,32 @@ impl ControlService for Service {
     ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         tokens::revoke(&self.shared, &caller, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn explain(
+        &self,
+        request: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        let caller = check_reveal(&self.shared, &request, request.get_ref().reveal)?;
+        explain::explain(&self.shared, &self.peers, &caller, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn overview(
+        &self,
+        request: Request<pb::OverviewRequest>,
+    ) -> Result<Response<pb::OverviewResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        overview::overview(&self.shared, &self.matching, &self.peers, &caller, request.get_ref())
+            .await
+            .map(Response::new)
+    }
+
+    async fn set_log(
+        &self,
+        request: Request<pb::SetLogRequest>,
+    ) -> Result<Response<pb::SetLogResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        logs::set(&self.shared, &self.peers, &caller, request.get_ref()).await.map(Response::new)
     }
 
     type WatchEventsStream = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;

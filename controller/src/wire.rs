@@ -46,6 +46,7 @@ pub fn host_opening(opening: &OpeningRecord, now: Timestamp) -> pb::HostOpening 
         ports: opening.ports.iter().copied().map(Into::into).collect(),
         remaining_ms: convert::millis(opening.remaining(now)),
         generation: opening.generation,
+        traceparent: String::new(),
     }
 }
 

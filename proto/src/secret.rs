@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::v1::{CreateTokenResponse, EnrolRequest, Observation, Step};
+use crate::v1::{CreateTokenResponse, EnrolRequest, KnockSeen, Observation, Step};
 
 const SECRET: &str = "(secret)";
 
@@ -23,6 +23,18 @@ impl fmt::Debug for Observation {
             .field("destination", destination)
             .field("port", &SECRET)
             .finish()
+    }
+}
+
+impl fmt::Debug for KnockSeen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KnockSeen")
+            .field("host", &self.host)
+            .field("time_us", &self.time_us)
+            .field("port", &SECRET)
+            .field("outcome", &self.outcome())
+            .field("door", &self.door)
+            .finish_non_exhaustive()
     }
 }
 

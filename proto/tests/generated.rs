@@ -12,9 +12,10 @@ const PROTOS: [&str; 5] = [
 ];
 
 /// Messages that hold secrets themselves: how they are printed is written by hand, in `secret.rs`.
-const SECRETIVE: [&str; 4] = [
+const SECRETIVE: [&str; 5] = [
     ".fleetknock.v1.CreateTokenResponse",
     ".fleetknock.v1.EnrolRequest",
+    ".fleetknock.v1.KnockSeen",
     ".fleetknock.v1.Observation",
     ".fleetknock.v1.Step",
 ];

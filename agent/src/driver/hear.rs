@@ -55,7 +55,7 @@ impl Driver {
                 self.window.ask_again(heard);
             }
             // The agent does not ask.
-            Kind::ProbeReply(_) => {}
+            Kind::ProbeReply(_) | Kind::Traced(_) | Kind::Log(_) => {}
         }
         Ok(())
     }

@@ -72,6 +72,7 @@ impl Driver {
             addresses: self.addresses.clone(),
             revision: self.picture.revision(),
             guard_counts: self.guard_counts(),
+            in_use: Vec::new(),
         };
         let Some(session) = &self.session else { return };
         if session.outbound.try_send(message(Said::Report(report.clone()))).is_ok() {

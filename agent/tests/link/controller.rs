@@ -333,6 +333,7 @@ pub(crate) fn opening(id: &str, source: &str, to: &str, generation: u64) -> v1::
         ports: vec![port(to)],
         remaining_ms: 600_000,
         generation,
+        traceparent: String::new(),
     }
 }
 

@@ -374,6 +374,18 @@ impl ControlService for Service {
         Err(status::unavailable("the matcher is starting"))
     }
 
+    async fn explain(&self, _: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
+        Err(status::unavailable("nothing is remembered yet"))
+    }
+
+    async fn overview(&self, _: Request<v1::OverviewRequest>) -> Answer<v1::OverviewResponse> {
+        Err(status::unavailable("nothing is remembered yet"))
+    }
+
+    async fn set_log(&self, _: Request<v1::SetLogRequest>) -> Answer<v1::SetLogResponse> {
+        Err(status::unavailable("nothing is remembered yet"))
+    }
+
     /// One event, and then the stream ends.
     async fn watch_events(&self, _: Request<v1::WatchEventsRequest>) -> Answer<EventStream> {
         self.serving()?;

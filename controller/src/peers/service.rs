@@ -117,6 +117,27 @@ impl PeerService for Service {
         known::attempts(&self.shared, &self.matching, &self.peers, &request).await.map(Response::new)
     }
 
+    async fn own_knocks(
+        &self,
+        _request: Request<pb::OwnKnocksRequest>,
+    ) -> Result<Response<pb::OwnKnocksResponse>, Status> {
+        Err(Status::unimplemented("own_knocks"))
+    }
+
+    async fn own_overview(
+        &self,
+        _request: Request<pb::OverviewRequest>,
+    ) -> Result<Response<pb::OwnOverviewResponse>, Status> {
+        Err(Status::unimplemented("own_overview"))
+    }
+
+    async fn set_own_log(
+        &self,
+        _request: Request<pb::SetLogRequest>,
+    ) -> Result<Response<pb::SetLogResponse>, Status> {
+        Err(Status::unimplemented("set_own_log"))
+    }
+
     type WatchOwnEventsStream = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;
 
     async fn watch_own_events(

@@ -50,7 +50,7 @@ use crate::{
 mod tests;
 
 /// What a user must be at least to call a method of the control service. One that is not listed is for nobody.
-const ROLES: [(&str, Role); 24] = [
+const ROLES: [(&str, Role); 27] = [
     ("ApplyDoor", Role::Admin),
     ("BanSource", Role::Operator),
     ("Close", Role::Operator),
@@ -58,6 +58,7 @@ const ROLES: [(&str, Role); 24] = [
     ("CreateToken", Role::Admin),
     ("DeleteDoor", Role::Admin),
     ("DeleteHost", Role::Admin),
+    ("Explain", Role::Viewer),
     ("GetBan", Role::Viewer),
     ("GetController", Role::Viewer),
     ("GetDoor", Role::Viewer),
@@ -72,7 +73,9 @@ const ROLES: [(&str, Role); 24] = [
     ("ListOpenings", Role::Viewer),
     ("ListTokens", Role::Admin),
     ("Open", Role::Operator),
+    ("Overview", Role::Viewer),
     ("RevokeToken", Role::Admin),
+    ("SetLog", Role::Admin),
     ("UnbanSource", Role::Operator),
     ("WatchEvents", Role::Viewer),
 ];

@@ -132,7 +132,7 @@ pub mod agent_message {
 /// What a controller says.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ControllerMessage {
-    #[prost(oneof = "controller_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "controller_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub kind: ::core::option::Option<controller_message::Kind>,
 }
 /// Nested message and enum types in `ControllerMessage`.
@@ -157,6 +157,10 @@ pub mod controller_message {
         Acknowledge(super::Acknowledge),
         #[prost(message, tag = "8")]
         Resend(super::Resend),
+        #[prost(message, tag = "9")]
+        Traced(super::Traced),
+        #[prost(message, tag = "10")]
+        Log(super::LogOrder),
     }
 }
 /// The first message of a stream.
@@ -371,6 +375,33 @@ pub struct HostOpening {
     /// Rises when the opening is refreshed.
     #[prost(uint64, tag = "5")]
     pub generation: u64,
+    /// The trace that the opening belongs to (W3C Trace Context); empty: none.
+    #[prost(string, tag = "6")]
+    pub traceparent: ::prost::alloc::string::String,
+}
+/// An attempt that these knocks belonged to was completed or failed: the agent tells its trace collector, if it has one,
+/// when it captured and reported them. Knocks that it no longer keeps are passed over.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Traced {
+    /// W3C Trace Context: the trace, and the span under which they belong.
+    #[prost(string, tag = "1")]
+    pub traceparent: ::prost::alloc::string::String,
+    /// The boot that numbered them, 16 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub boot: ::prost::alloc::vec::Vec<u8>,
+    /// At most 4,096.
+    #[prost(uint64, repeated, tag = "3")]
+    pub counters: ::prost::alloc::vec::Vec<u64>,
+}
+/// Changes what the agent logs, for a while.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogOrder {
+    /// Such as "debug" or "info,fleetknock_agent=debug"; empty: as it was started.
+    #[prost(string, tag = "1")]
+    pub filter: ::prost::alloc::string::String,
+    /// After this time it is as it was started; ignored with an empty filter.
+    #[prost(uint64, tag = "2")]
+    pub for_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Withdrawal {
@@ -429,6 +460,10 @@ pub struct HostReport {
     /// One for each port of the guard, at most 4,096.
     #[prost(message, repeated, tag = "7")]
     pub guard_counts: ::prost::alloc::vec::Vec<GuardCount>,
+    /// Ports of the knock space that local services have, so that nothing sent to them is a knock; at most 1,024 ranges, the
+    /// ports from which the kernel lends to clients left out.
+    #[prost(message, repeated, tag = "8")]
+    pub in_use: ::prost::alloc::vec::Vec<PortRange>,
 }
 /// Generated client implementations.
 pub mod agent_service_client {
@@ -964,6 +999,9 @@ pub struct Host {
     /// Networks that pass its guard, textual: its own and the fleet's.
     #[prost(string, repeated, tag = "25")]
     pub management: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Ports of the knock space that its own services have: nothing sent there is a knock.
+    #[prost(message, repeated, tag = "26")]
+    pub in_use: ::prost::alloc::vec::Vec<PortRange>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetHostRequest {
@@ -1447,6 +1485,200 @@ pub struct RevokeTokenRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeTokenResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainRequest {
+    /// Textual address.
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    /// Only this door; empty: every door that one of its knocks concerns, or all when none does.
+    #[prost(string, tag = "2")]
+    pub door: ::prost::alloc::string::String,
+    /// Show the ports of knocks that belong to a sequence. For admins.
+    #[prost(bool, tag = "3")]
+    pub reveal: bool,
+    /// By the fleet's time, knocks judged from then on; 0: all that are remembered.
+    #[prost(uint64, tag = "4")]
+    pub since_ms: u64,
+}
+/// One knock, as the controller that followed its source saw it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct KnockSeen {
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    /// The fleet's time of its capture.
+    #[prost(uint64, tag = "2")]
+    pub time_us: u64,
+    /// Within what that is certain.
+    #[prost(uint64, tag = "3")]
+    pub uncertainty_us: u64,
+    /// Absent when it is hidden.
+    #[prost(message, optional, tag = "4")]
+    pub port: ::core::option::Option<Port>,
+    /// It belongs to a sequence, and its port is for admins who ask.
+    #[prost(bool, tag = "5")]
+    pub hidden: bool,
+    #[prost(enumeration = "KnockOutcome", tag = "6")]
+    pub outcome: i32,
+    /// Of a step: the door, which step and of how many.
+    #[prost(string, tag = "7")]
+    pub door: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "8")]
+    pub step: u32,
+    #[prost(uint32, tag = "9")]
+    pub of: u32,
+    /// One sentence for people.
+    #[prost(string, tag = "10")]
+    pub message: ::prost::alloc::string::String,
+    /// Who judged it, and when.
+    #[prost(string, tag = "11")]
+    pub controller: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "12")]
+    pub judged_us: u64,
+    /// Of its host's agent: which run (16 bytes), and which packet of it.
+    #[prost(bytes = "vec", tag = "13")]
+    pub boot: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "14")]
+    pub counter: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DoorExplained {
+    #[prost(string, tag = "1")]
+    pub door: ::prost::alloc::string::String,
+    #[prost(enumeration = "ExplainCode", tag = "2")]
+    pub code: i32,
+    /// What happened, one or two sentences for people.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+    /// What to do about it; empty when nothing is to be done.
+    #[prost(string, tag = "4")]
+    pub remedy: ::prost::alloc::string::String,
+    /// How far the latest attempt got.
+    #[prost(uint32, tag = "5")]
+    pub steps_done: u32,
+    #[prost(uint32, tag = "6")]
+    pub steps_total: u32,
+    /// The opening that it is about, if any.
+    #[prost(string, tag = "7")]
+    pub opening: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainResponse {
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    /// In the order of their capture, at most 256, the latest.
+    #[prost(message, repeated, tag = "2")]
+    pub knocks: ::prost::alloc::vec::Vec<KnockSeen>,
+    /// The one that got furthest first.
+    #[prost(message, repeated, tag = "3")]
+    pub doors: ::prost::alloc::vec::Vec<DoorExplained>,
+    /// Knocks judged before this time may have been forgotten.
+    #[prost(uint64, tag = "4")]
+    pub remembered_from_ms: u64,
+    /// What may be missing, and other things worth knowing, for people: hosts that are not connected, knocks lost.
+    #[prost(string, repeated, tag = "5")]
+    pub caveats: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Controllers that did not answer.
+    #[prost(string, repeated, tag = "6")]
+    pub unanswered: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "7")]
+    pub now_ms: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OverviewRequest {
+    /// How many seconds of knocks; 0: 300, at most 900.
+    #[prost(uint32, tag = "1")]
+    pub seconds: u32,
+}
+/// How many knocks became what in one second.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KnockCounts {
+    /// By the fleet's time, when the second began.
+    #[prost(uint64, tag = "1")]
+    pub from_ms: u64,
+    /// Steps that advanced an attempt, the last ones included.
+    #[prost(uint32, tag = "2")]
+    pub steps: u32,
+    /// Complete knocks.
+    #[prost(uint32, tag = "3")]
+    pub completed: u32,
+    #[prost(uint32, tag = "4")]
+    pub misses: u32,
+    /// Of banned sources.
+    #[prost(uint32, tag = "5")]
+    pub banned: u32,
+    /// Repeats, those that wait, and all that was not taken in.
+    #[prost(uint32, tag = "6")]
+    pub others: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OverviewResponse {
+    #[prost(uint64, tag = "1")]
+    pub now_ms: u64,
+    #[prost(string, tag = "2")]
+    pub fleet: ::prost::alloc::string::String,
+    /// Who answers.
+    #[prost(string, tag = "3")]
+    pub controller: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub version: ::prost::alloc::string::String,
+    /// Who asks, and its role: what it may do.
+    #[prost(message, optional, tag = "5")]
+    pub caller: ::core::option::Option<Actor>,
+    /// Of all controllers together, the oldest first.
+    #[prost(message, repeated, tag = "6")]
+    pub knocks: ::prost::alloc::vec::Vec<KnockCounts>,
+    #[prost(uint32, tag = "7")]
+    pub doors: u32,
+    #[prost(uint32, tag = "8")]
+    pub hosts: u32,
+    #[prost(uint32, tag = "9")]
+    pub hosts_connected: u32,
+    /// Connected hosts whose clocks are more than 500 ms off the fleet's time, or certain to no better than 100 ms.
+    #[prost(uint32, tag = "10")]
+    pub hosts_drifting: u32,
+    #[prost(uint32, tag = "11")]
+    pub openings: u32,
+    #[prost(uint32, tag = "12")]
+    pub bans: u32,
+    #[prost(uint32, tag = "13")]
+    pub controllers: u32,
+    #[prost(uint64, tag = "14")]
+    pub sources_in_flight: u64,
+    #[prost(uint64, tag = "15")]
+    pub sources_limit: u64,
+    /// Controllers that did not answer: their knocks are missing.
+    #[prost(string, repeated, tag = "16")]
+    pub unanswered: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetLogRequest {
+    /// Such as "debug" or "info,fleetknock_agent=debug"; empty: as it was started.
+    #[prost(string, tag = "3")]
+    pub filter: ::prost::alloc::string::String,
+    /// After this time it is as it was started: 1 s to 24 h; 0: 10 min.
+    #[prost(uint64, tag = "4")]
+    pub for_ms: u64,
+    #[prost(oneof = "set_log_request::Whose", tags = "1, 2")]
+    pub whose: ::core::option::Option<set_log_request::Whose>,
+}
+/// Nested message and enum types in `SetLogRequest`.
+pub mod set_log_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Whose {
+        /// The asked one when empty.
+        #[prost(string, tag = "1")]
+        Controller(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Host(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetLogResponse {
+    /// When it goes back, by the fleet's time; 0: it is as it was started.
+    #[prost(uint64, tag = "1")]
+    pub until_ms: u64,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum DoorMode {
@@ -1667,6 +1899,8 @@ pub enum EventKind {
     AuthenticationFailed = 32,
     /// An agent said that it is a host other than its certificate names, and was cut off.
     Impostor = 33,
+    /// Somebody changed what a controller or an agent logs.
+    LogChanged = 34,
 }
 impl EventKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1709,6 +1943,7 @@ impl EventKind {
             Self::CallDenied => "EVENT_KIND_CALL_DENIED",
             Self::AuthenticationFailed => "EVENT_KIND_AUTHENTICATION_FAILED",
             Self::Impostor => "EVENT_KIND_IMPOSTOR",
+            Self::LogChanged => "EVENT_KIND_LOG_CHANGED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1748,6 +1983,7 @@ impl EventKind {
             "EVENT_KIND_CALL_DENIED" => Some(Self::CallDenied),
             "EVENT_KIND_AUTHENTICATION_FAILED" => Some(Self::AuthenticationFailed),
             "EVENT_KIND_IMPOSTOR" => Some(Self::Impostor),
+            "EVENT_KIND_LOG_CHANGED" => Some(Self::LogChanged),
             _ => None,
         }
     }
@@ -1783,6 +2019,174 @@ impl Role {
             "ROLE_VIEWER" => Some(Self::Viewer),
             "ROLE_OPERATOR" => Some(Self::Operator),
             "ROLE_ADMIN" => Some(Self::Admin),
+            _ => None,
+        }
+    }
+}
+/// What a knock was to those who follow its source. Stable codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum KnockOutcome {
+    Unspecified = 0,
+    /// The next step of a door's sequence.
+    Step = 1,
+    /// The last one.
+    Completed = 2,
+    /// The same packet, or an accepted step, again.
+    Repeat = 3,
+    /// A later step; those before may yet be reported.
+    Waiting = 4,
+    /// Neither progress nor a repeat.
+    Miss = 5,
+    /// The source was banned.
+    Banned = 6,
+    /// It came later than anybody waits for it.
+    TooLate = 7,
+    /// It lies in the future: clocks differ.
+    Future = 8,
+    /// An echo request of a length that no door uses.
+    Ping = 9,
+    /// There was no room for another source.
+    NoRoom = 10,
+    /// It was complete, and the controller could not open: its store or its lease was away, or it had too much to do.
+    Refused = 11,
+}
+impl KnockOutcome {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "KNOCK_OUTCOME_UNSPECIFIED",
+            Self::Step => "KNOCK_OUTCOME_STEP",
+            Self::Completed => "KNOCK_OUTCOME_COMPLETED",
+            Self::Repeat => "KNOCK_OUTCOME_REPEAT",
+            Self::Waiting => "KNOCK_OUTCOME_WAITING",
+            Self::Miss => "KNOCK_OUTCOME_MISS",
+            Self::Banned => "KNOCK_OUTCOME_BANNED",
+            Self::TooLate => "KNOCK_OUTCOME_TOO_LATE",
+            Self::Future => "KNOCK_OUTCOME_FUTURE",
+            Self::Ping => "KNOCK_OUTCOME_PING",
+            Self::NoRoom => "KNOCK_OUTCOME_NO_ROOM",
+            Self::Refused => "KNOCK_OUTCOME_REFUSED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "KNOCK_OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
+            "KNOCK_OUTCOME_STEP" => Some(Self::Step),
+            "KNOCK_OUTCOME_COMPLETED" => Some(Self::Completed),
+            "KNOCK_OUTCOME_REPEAT" => Some(Self::Repeat),
+            "KNOCK_OUTCOME_WAITING" => Some(Self::Waiting),
+            "KNOCK_OUTCOME_MISS" => Some(Self::Miss),
+            "KNOCK_OUTCOME_BANNED" => Some(Self::Banned),
+            "KNOCK_OUTCOME_TOO_LATE" => Some(Self::TooLate),
+            "KNOCK_OUTCOME_FUTURE" => Some(Self::Future),
+            "KNOCK_OUTCOME_PING" => Some(Self::Ping),
+            "KNOCK_OUTCOME_NO_ROOM" => Some(Self::NoRoom),
+            "KNOCK_OUTCOME_REFUSED" => Some(Self::Refused),
+            _ => None,
+        }
+    }
+}
+/// Why a door is open for a source, or not. Stable codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ExplainCode {
+    Unspecified = 0,
+    /// It is open for this source, and every host says so.
+    Open = 1,
+    /// An opening is granted and holds, but not on every host.
+    OpenInPart = 2,
+    /// It was open; its time is over.
+    Expired = 3,
+    /// It was open; somebody took it back.
+    Withdrawn = 4,
+    /// The source is banned.
+    Banned = 5,
+    /// The source is outside the door's sources.
+    NotAdmitted = 6,
+    /// No knock of this source was seen at all.
+    NothingSeen = 7,
+    /// Knocks were seen, none of them a step of this door.
+    NoStep = 8,
+    /// The steps so far were right; the next has not been seen.
+    Incomplete = 9,
+    /// A wrong knock lay between the steps.
+    WrongKnock = 10,
+    /// The right steps in another order.
+    WrongOrder = 11,
+    /// The right port, on a host that the step does not name.
+    WrongHost = 12,
+    /// All steps, but too slowly.
+    TooSlow = 13,
+    /// A step's port is in use by a local service of a host where it must be knocked.
+    PortInUse = 14,
+    /// The knock was complete and could not be answered: store, lease, or too much to do.
+    Refused = 15,
+    /// A host on which a step must be knocked, or which the door opens, is not connected.
+    HostAway = 16,
+    /// No host matches what a step, or the door, asks for.
+    NoHost = 17,
+    /// The door only observes: its ports are not kept closed.
+    Observes = 18,
+    /// A host's firewall could not open.
+    FirewallFailed = 19,
+}
+impl ExplainCode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "EXPLAIN_CODE_UNSPECIFIED",
+            Self::Open => "EXPLAIN_CODE_OPEN",
+            Self::OpenInPart => "EXPLAIN_CODE_OPEN_IN_PART",
+            Self::Expired => "EXPLAIN_CODE_EXPIRED",
+            Self::Withdrawn => "EXPLAIN_CODE_WITHDRAWN",
+            Self::Banned => "EXPLAIN_CODE_BANNED",
+            Self::NotAdmitted => "EXPLAIN_CODE_NOT_ADMITTED",
+            Self::NothingSeen => "EXPLAIN_CODE_NOTHING_SEEN",
+            Self::NoStep => "EXPLAIN_CODE_NO_STEP",
+            Self::Incomplete => "EXPLAIN_CODE_INCOMPLETE",
+            Self::WrongKnock => "EXPLAIN_CODE_WRONG_KNOCK",
+            Self::WrongOrder => "EXPLAIN_CODE_WRONG_ORDER",
+            Self::WrongHost => "EXPLAIN_CODE_WRONG_HOST",
+            Self::TooSlow => "EXPLAIN_CODE_TOO_SLOW",
+            Self::PortInUse => "EXPLAIN_CODE_PORT_IN_USE",
+            Self::Refused => "EXPLAIN_CODE_REFUSED",
+            Self::HostAway => "EXPLAIN_CODE_HOST_AWAY",
+            Self::NoHost => "EXPLAIN_CODE_NO_HOST",
+            Self::Observes => "EXPLAIN_CODE_OBSERVES",
+            Self::FirewallFailed => "EXPLAIN_CODE_FIREWALL_FAILED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "EXPLAIN_CODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "EXPLAIN_CODE_OPEN" => Some(Self::Open),
+            "EXPLAIN_CODE_OPEN_IN_PART" => Some(Self::OpenInPart),
+            "EXPLAIN_CODE_EXPIRED" => Some(Self::Expired),
+            "EXPLAIN_CODE_WITHDRAWN" => Some(Self::Withdrawn),
+            "EXPLAIN_CODE_BANNED" => Some(Self::Banned),
+            "EXPLAIN_CODE_NOT_ADMITTED" => Some(Self::NotAdmitted),
+            "EXPLAIN_CODE_NOTHING_SEEN" => Some(Self::NothingSeen),
+            "EXPLAIN_CODE_NO_STEP" => Some(Self::NoStep),
+            "EXPLAIN_CODE_INCOMPLETE" => Some(Self::Incomplete),
+            "EXPLAIN_CODE_WRONG_KNOCK" => Some(Self::WrongKnock),
+            "EXPLAIN_CODE_WRONG_ORDER" => Some(Self::WrongOrder),
+            "EXPLAIN_CODE_WRONG_HOST" => Some(Self::WrongHost),
+            "EXPLAIN_CODE_TOO_SLOW" => Some(Self::TooSlow),
+            "EXPLAIN_CODE_PORT_IN_USE" => Some(Self::PortInUse),
+            "EXPLAIN_CODE_REFUSED" => Some(Self::Refused),
+            "EXPLAIN_CODE_HOST_AWAY" => Some(Self::HostAway),
+            "EXPLAIN_CODE_NO_HOST" => Some(Self::NoHost),
+            "EXPLAIN_CODE_OBSERVES" => Some(Self::Observes),
+            "EXPLAIN_CODE_FIREWALL_FAILED" => Some(Self::FirewallFailed),
             _ => None,
         }
     }
@@ -2293,6 +2697,78 @@ pub mod control_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Why a source's knock opened, or did not: what it knocked, what each knock was, and a verdict for each door.
+        pub async fn explain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExplainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.ControlService/Explain",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.ControlService", "Explain"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The fleet at a glance.
+        pub async fn overview(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OverviewRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OverviewResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.ControlService/Overview",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.ControlService", "Overview"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes what a controller or an agent logs, for a while.
+        pub async fn set_log(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetLogRequest>,
+        ) -> std::result::Result<tonic::Response<super::SetLogResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.ControlService/SetLog",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.ControlService", "SetLog"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Attempts now in flight, of all controllers.
         pub async fn list_attempts(
             &mut self,
@@ -2561,6 +3037,24 @@ pub mod control_service_server {
             tonic::Response<super::ListControllersResponse>,
             tonic::Status,
         >;
+        /// Why a source's knock opened, or did not: what it knocked, what each knock was, and a verdict for each door.
+        async fn explain(
+            &self,
+            request: tonic::Request<super::ExplainRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExplainResponse>, tonic::Status>;
+        /// The fleet at a glance.
+        async fn overview(
+            &self,
+            request: tonic::Request<super::OverviewRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OverviewResponse>,
+            tonic::Status,
+        >;
+        /// Changes what a controller or an agent logs, for a while.
+        async fn set_log(
+            &self,
+            request: tonic::Request<super::SetLogRequest>,
+        ) -> std::result::Result<tonic::Response<super::SetLogResponse>, tonic::Status>;
         /// Attempts now in flight, of all controllers.
         async fn list_attempts(
             &self,
@@ -3499,6 +3993,141 @@ pub mod control_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/fleetknock.v1.ControlService/Explain" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::ExplainRequest>
+                    for ExplainSvc<T> {
+                        type Response = super::ExplainResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExplainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::explain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.ControlService/Overview" => {
+                    #[allow(non_camel_case_types)]
+                    struct OverviewSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::OverviewRequest>
+                    for OverviewSvc<T> {
+                        type Response = super::OverviewResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OverviewRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::overview(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OverviewSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.ControlService/SetLog" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetLogSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::SetLogRequest>
+                    for SetLogSvc<T> {
+                        type Response = super::SetLogResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetLogRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::set_log(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetLogSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/fleetknock.v1.ControlService/ListAttempts" => {
                     #[allow(non_camel_case_types)]
                     struct ListAttemptsSvc<T: ControlService>(pub Arc<T>);
@@ -4234,7 +4863,7 @@ pub mod peer_message {
 /// What the receiving controller says.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeerReply {
-    #[prost(oneof = "peer_reply::Kind", tags = "1, 2")]
+    #[prost(oneof = "peer_reply::Kind", tags = "1, 2, 3")]
     pub kind: ::core::option::Option<peer_reply::Kind>,
 }
 /// Nested message and enum types in `PeerReply`.
@@ -4245,6 +4874,8 @@ pub mod peer_reply {
         Welcome(super::PeerWelcome),
         #[prost(message, tag = "2")]
         ProbeReply(super::PeerProbeReply),
+        #[prost(message, tag = "3")]
+        Traced(super::PeerTraced),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4306,6 +4937,43 @@ pub struct HostObservations {
     /// Their times are the fleet's.
     #[prost(message, repeated, tag = "4")]
     pub observations: ::prost::alloc::vec::Vec<Observation>,
+}
+/// An attempt that these knocks of this host belonged to was completed or failed. Whoever has the host's agent passes it
+/// on, and tells its own trace collector when it forwarded them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerTraced {
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub traced: ::core::option::Option<Traced>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OwnKnocksRequest {
+    /// Textual address.
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    /// By the fleet's time, knocks judged from then on; 0: all.
+    #[prost(uint64, tag = "2")]
+    pub since_us: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OwnKnocksResponse {
+    /// In the order in which they were judged, at most 1,024, the latest. Every port is told, none is hidden.
+    #[prost(message, repeated, tag = "1")]
+    pub knocks: ::prost::alloc::vec::Vec<KnockSeen>,
+    /// Knocks judged before this time may have been forgotten.
+    #[prost(uint64, tag = "2")]
+    pub remembered_from_us: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OwnOverviewResponse {
+    /// One for each second asked for, the oldest first; the last is the last whole second of the fleet's time.
+    #[prost(message, repeated, tag = "1")]
+    pub knocks: ::prost::alloc::vec::Vec<KnockCounts>,
+    #[prost(uint64, tag = "2")]
+    pub sources_in_flight: u64,
+    #[prost(uint64, tag = "3")]
+    pub sources_limit: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DescribeRequest {}
@@ -4593,6 +5261,77 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("fleetknock.v1.PeerService", "WatchOwnEvents"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// The knocks that it judged, as far as it remembers them. Ports are always told.
+        pub async fn own_knocks(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OwnKnocksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OwnKnocksResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.PeerService/OwnKnocks",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.PeerService", "OwnKnocks"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn own_overview(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OverviewRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OwnOverviewResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.PeerService/OwnOverview",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.PeerService", "OwnOverview"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes what it logs, or what an agent that is connected to it logs.
+        pub async fn set_own_log(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetLogRequest>,
+        ) -> std::result::Result<tonic::Response<super::SetLogResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.PeerService/SetOwnLog",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.PeerService", "SetOwnLog"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -4660,6 +5399,26 @@ pub mod peer_service_server {
             tonic::Response<Self::WatchOwnEventsStream>,
             tonic::Status,
         >;
+        /// The knocks that it judged, as far as it remembers them. Ports are always told.
+        async fn own_knocks(
+            &self,
+            request: tonic::Request<super::OwnKnocksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OwnKnocksResponse>,
+            tonic::Status,
+        >;
+        async fn own_overview(
+            &self,
+            request: tonic::Request<super::OverviewRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OwnOverviewResponse>,
+            tonic::Status,
+        >;
+        /// Changes what it logs, or what an agent that is connected to it logs.
+        async fn set_own_log(
+            &self,
+            request: tonic::Request<super::SetLogRequest>,
+        ) -> std::result::Result<tonic::Response<super::SetLogResponse>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct PeerServiceServer<T> {
@@ -5005,6 +5764,141 @@ pub mod peer_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.PeerService/OwnKnocks" => {
+                    #[allow(non_camel_case_types)]
+                    struct OwnKnocksSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::OwnKnocksRequest>
+                    for OwnKnocksSvc<T> {
+                        type Response = super::OwnKnocksResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OwnKnocksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::own_knocks(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OwnKnocksSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.PeerService/OwnOverview" => {
+                    #[allow(non_camel_case_types)]
+                    struct OwnOverviewSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::OverviewRequest>
+                    for OwnOverviewSvc<T> {
+                        type Response = super::OwnOverviewResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OverviewRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::own_overview(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OwnOverviewSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.PeerService/SetOwnLog" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetOwnLogSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::SetLogRequest>
+                    for SetOwnLogSvc<T> {
+                        type Response = super::SetLogResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetLogRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::set_own_log(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetOwnLogSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

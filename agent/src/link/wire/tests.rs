@@ -141,5 +141,6 @@ fn opening(id: &str, source: &str, port: u32) -> v1::HostOpening {
         ports: vec![tcp(port)],
         remaining_ms: 9_000,
         generation: 1,
+        traceparent: String::new(),
     }
 }

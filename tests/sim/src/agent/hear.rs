@@ -115,7 +115,7 @@ impl Agent {
                 self.detach();
             }
             Kind::Resend(pb::Resend {}) => self.window.ask_again(now),
-            Kind::ProbeReply(_) => {}
+            Kind::ProbeReply(_) | Kind::Traced(_) | Kind::Log(_) => {}
         }
     }
 
