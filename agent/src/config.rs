@@ -18,7 +18,7 @@ use fleetknock_core::{
 use fleetknock_proto::limits;
 use fleetknock_runtime::{
     config::{ConfigError, listen_address},
-    log,
+    log, otlp,
     tls::{self, UriRule},
 };
 use ipnet::IpNet;
@@ -146,6 +146,10 @@ pub struct Settings {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = log::Format::Human)]
     pub log_format: log::Format,
 
+    /// Where traces and metrics are sent.
+    #[command(flatten)]
+    pub otlp: otlp::Settings,
+
     /// A YAML file of settings: `name: value`
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -214,6 +218,7 @@ impl Settings {
             ));
         }
         self.tls_files()?;
+        self.otlp.check()?;
         if self.insecure && (self.enroll_token.is_some() || self.renew == Renew::On) {
             return refuse(
                 "--enroll-token and --renew on are for certificates, and --insecure is plain text without any; choose one \
@@ -353,7 +358,8 @@ impl FromStr for ControllerUrl {
         }
         let port = match authority.port() {
             Some(port) => port.as_str().parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong)?,
-            None if authority.as_str().ends_with(':') => return Err(wrong()),
+            // Also one that is no port, such as 70000.
+            None if authority.as_str() != authority.host() => return Err(wrong()),
             None => CONTROLLER_PORT,
         };
         let whole = format!("{scheme}://{}:{port}/", authority.host());

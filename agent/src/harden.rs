@@ -65,7 +65,7 @@ impl Needs {
     /// By these settings, with a firewall that runs these programs.
     pub fn of(settings: &Settings, programs: &[PathBuf]) -> Self {
         let mut read = Vec::new();
-        for file in tls_files(settings) {
+        for file in read_files(settings) {
             // Files are replaced by renaming, so it is their directories that are read; what is behind a link as well.
             let real = file.canonicalize().ok();
             let directories = [Some(file), real].into_iter().flatten();
@@ -79,11 +79,17 @@ impl Needs {
         }
         Self {
             programs: !programs.is_empty(),
-            names: settings.controller.iter().any(|url| url.literal().is_none()),
+            names: settings.controller.iter().any(|url| url.literal().is_none())
+                || settings.otlp.otlp.as_ref().is_some_and(|url| url.literal().is_none()),
             run: programs.iter().filter_map(|path| path.canonicalize().ok()).collect(),
             read,
             write,
-            connect: settings.controller.iter().map(|url| url.port()).collect(),
+            connect: settings
+                .controller
+                .iter()
+                .map(|url| url.port())
+                .chain(settings.otlp.otlp.iter().map(|url| url.port()))
+                .collect(),
             listen: settings.http.iter().map(|address| address.port()).collect(),
         }
     }
@@ -97,6 +103,11 @@ fn directory_named(parent: &std::path::Path) -> PathBuf {
 fn tls_files(settings: &Settings) -> Vec<PathBuf> {
     let tls = &settings.tls;
     tls.tls_cert.iter().chain(&tls.tls_key).chain(&tls.tls_ca).cloned().collect()
+}
+
+/// What is read again and again while the agent runs.
+fn read_files(settings: &Settings) -> Vec<PathBuf> {
+    tls_files(settings).into_iter().chain(settings.otlp.otlp_ca.iter().cloned()).collect()
 }
 
 /// The lock of the legacy variant of iptables, when that is what is run.
@@ -216,7 +227,7 @@ impl Hardening {
     /// Why this user cannot be the agent's.
     fn obstacle(user: &User, settings: &Settings) -> Result<Option<String>, HardenError> {
         let unreadable = || {
-            tls_files(settings).into_iter().find_map(|path| {
+            read_files(settings).into_iter().find_map(|path| {
                 // One that root cannot read either is said where it is used.
                 let error = File::open(&path).err()?;
                 (error.kind() == std::io::ErrorKind::PermissionDenied).then_some(path)

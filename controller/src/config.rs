@@ -14,6 +14,7 @@ use fleetknock_runtime::{
     config::listen_address,
     harden::Capability,
     log::Format,
+    otlp,
     tls::{self, UriRule},
 };
 use ipnet::IpNet;
@@ -154,6 +155,10 @@ pub struct Settings {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
     pub log_format: Format,
 
+    /// Where traces and metrics are sent.
+    #[command(flatten)]
+    pub otlp: otlp::Settings,
+
     /// Read settings from this YAML file too
     #[arg(global = true, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -177,6 +182,7 @@ impl Settings {
             fleetknock_runtime::exit::coded(fleetknock_runtime::exit::USAGE, anyhow::anyhow!(text))
         };
         self.tls_files(&self.name())?;
+        self.otlp.check()?;
         self.issuer().map_err(usage)?;
         let scheme = if self.insecure { "http" } else { "https" };
         if let Some(advertise) =

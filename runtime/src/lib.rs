@@ -13,5 +13,6 @@ pub mod drain;
 pub mod exit;
 pub mod harden;
 pub mod log;
+pub mod otlp;
 pub mod ready;
 pub mod tls;

@@ -83,6 +83,10 @@ fn what_is_wrong_is_said_in_one_line_with_the_setting_the_value_and_the_remedy()
         ),
         (&["--controller=http://h:0"], "--controller: 'http://h:0' is wrong (flag): a controller is written"),
         (
+            &["--controller=http://h:70000"],
+            "--controller: 'http://h:70000' is wrong (flag): a controller is written",
+        ),
+        (
             &["--controller=https://h"],
             "controller: 'https://h:7600' asks for TLS, and --insecure for plain text; choose one of them",
         ),

@@ -193,3 +193,17 @@ fn a_verdict_is_an_error_only_when_all_is_required() {
     assert_eq!(exit::code_of(&error), exit::UNAVAILABLE);
     assert!(error.to_string().contains("no Landlock"), "{error}");
 }
+
+#[test]
+fn a_collector_is_in_reach_when_one_is_named() {
+    use clap::Parser as _;
+    let needs = |more: &[&str]| {
+        let args = ["x", "--host=h", "--controller=http://10.0.0.1:7600", "--insecure"];
+        let settings = Settings::try_parse_from([&args[..], more].concat()).unwrap().checked().unwrap();
+        Needs::of(&settings, &[])
+    };
+    assert_eq!(needs(&[]).connect, [7600]);
+    let named = needs(&["--otlp=https://collector:4318", "--otlp-ca=/etc/collector/ca.crt"]);
+    assert_eq!((named.connect, named.names), (vec![7600, 4318], true));
+    assert!(named.read.contains(&PathBuf::from("/etc/collector")), "{:?}", named.read);
+}

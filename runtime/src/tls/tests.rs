@@ -12,6 +12,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use super::*;
 use lab::{DAY, Lab, Stand, only, talk};
 
+mod collector;
 pub(super) mod lab;
 mod rotation;
 
