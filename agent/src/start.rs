@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use caps::{CapSet, Capability};
 use fleetknock_proto::v1;
 use fleetknock_runtime::{
-    admin::Admin,
+    admin::{self, Admin},
     clock,
     drain::{Drain, Signals},
     exit, log,
@@ -127,7 +127,7 @@ async fn serve(
     if let Some(admin) = admin {
         let stop = drain.token();
         drain.spawn_vital("admin server", async move {
-            Ok(admin.serve(readiness, Arc::new(registry), stop).await?)
+            Ok(admin.serve(admin::routes(readiness, Arc::new(registry)), stop).await?)
         });
     }
 

@@ -107,7 +107,7 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = duration)]
     pub host_certificates_for: Duration,
 
-    /// Where to serve /live, /ready and /metrics over HTTP; not at all unless given
+    /// Where to serve the dashboard and the control API as JSON, and /live, /ready and /metrics; not at all unless given
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     pub http: Option<SocketAddr>,
 

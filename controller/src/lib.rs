@@ -29,4 +29,5 @@ pub mod shared;
 pub mod status;
 pub mod store;
 pub mod trust;
+pub mod web;
 pub mod wire;

@@ -49,6 +49,7 @@ use crate::{
     shared::{Parts, Shared},
     store::{self, Store, Watch},
     trust::{Entrance, Refusals, Trust, gate::GateLayer},
+    web::{Api, Web},
 };
 
 /// HTTP/2 pings find out dead peers between an agent's own signs of life.
@@ -85,13 +86,18 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     metrics.register(&mut registry);
     entrance.register(&trust, registry.sub_registry_with_prefix("fleetknock_controller"));
 
-    let drain = Drain::new();
+    let (drain, web) = (Drain::new(), Web::default());
     if let Trust::Mutual { credentials, .. } = &trust {
         drain.spawn(credentials.clone().follow(tls::FOLLOW_EVERY, drain.token()));
     }
     if let Some(admin) = admin {
-        let (registry, readiness, stop) = (Arc::new(registry), readiness.clone(), drain.token());
-        drain.spawn_vital("admin server", async move { Ok(admin.serve(readiness, registry, stop).await?) });
+        let mut routes = admin::routes(readiness.clone(), Arc::new(registry));
+        // In TLS there is no dashboard yet: its port is plain.
+        if matches!(trust, Trust::Plain) {
+            routes = routes.merge(web.routes());
+        }
+        let stop = drain.token();
+        drain.spawn_vital("admin server", async move { Ok(admin.serve(routes, stop).await?) });
     }
 
     let store = store::open(&settings.store_of_fleet()?)
@@ -153,7 +159,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let over = start(shared, watch, settings.matcher(), settings.lease, entrance, joined, &drain);
+    let entrances = Entrances { grpc: entrance, web };
+    let over = start(shared, watch, settings.matcher(), settings.lease, entrances, joined, &drain);
     if let Some(running) = logging {
         drain.spawn_vital("audit log", running.until(over));
     }
@@ -174,6 +181,15 @@ fn with_issuer(trust: Trust, settings: &Settings) -> anyhow::Result<Trust> {
     Ok(trust.with_issuer(issuer))
 }
 
+/// Where calls come in.
+#[derive(Debug)]
+pub struct Entrances {
+    /// As gRPC.
+    pub grpc: Entrance,
+    /// As JSON over HTTP, and the dashboard.
+    pub web: Web,
+}
+
 /// Starts everything but the store and the admin server. `joined` is released when the lease is held. What is returned is
 /// cancelled when this controller has left.
 pub fn start(
@@ -181,7 +197,7 @@ pub fn start(
     watch: Watch,
     matcher: matcher::Config,
     lease: Duration,
-    entrance: Entrance,
+    entrances: Entrances,
     joined: Latch,
     drain: &Drain,
 ) -> CancellationToken {
@@ -212,7 +228,7 @@ pub fn start(
     });
     let ended = over.clone();
     let server = Grpc { shared, matching, peers, left, over };
-    drain.spawn_vital("gRPC server", server.serve(entrance, drain.clone()));
+    drain.spawn_vital("gRPC server", server.serve(entrances, drain.clone()));
     ended
 }
 
@@ -225,7 +241,7 @@ struct Grpc {
 }
 
 impl Grpc {
-    async fn serve(self, entrance: Entrance, drain: Drain) -> anyhow::Result<()> {
+    async fn serve(self, entrances: Entrances, drain: Drain) -> anyhow::Result<()> {
         let Self { shared, matching, peers, left, over } = self;
         let agents = agent_api::Service::new(shared.clone(), peers.clone(), over.clone());
         let agents = AgentServiceServer::new(agents)
@@ -254,6 +270,8 @@ impl Grpc {
         let refusals = Refusals::new(shared.metrics.clone(), shared.denials());
         let gate = GateLayer::new(shared.clone(), refusals.clone());
         let callers = LimitsLayer::new(&shared.trust, shared.metrics.clone());
+        let Entrances { grpc: entrance, web } = entrances;
+        web.open(Api::new(control.clone(), &gate, &callers).context("cannot serve the API as JSON")?);
         let leave = async move {
             drain.started().await;
             // The others must know that the sources are theirs before the agents come to them.

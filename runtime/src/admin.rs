@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::entrance::Entrance;
-use crate::ready::Readiness;
+use crate::{ready::Readiness, tls::Peer};
 
 mod entrance;
 
@@ -58,19 +58,14 @@ impl Admin {
         self.listener.local_addr()
     }
 
-    /// Serves until the token is cancelled.
+    /// Serves until the token is cancelled: [`routes`] and what else there is, with a [`Peer`] for each connection.
     ///
     /// # Errors
     /// When accepting connections fails for good.
-    pub async fn serve(
-        self,
-        readiness: Readiness,
-        metrics: Arc<Registry>,
-        stop: CancellationToken,
-    ) -> io::Result<()> {
-        let router = routes(readiness, metrics);
+    pub async fn serve(self, routes: Router, stop: CancellationToken) -> io::Result<()> {
         let entrance = Entrance::new(self.listener, CONNECTIONS, IDLE_MAX)?;
-        axum::serve(entrance, router).with_graceful_shutdown(stop.cancelled_owned()).await
+        let served = routes.into_make_service_with_connect_info::<Peer>();
+        axum::serve(entrance, served).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 }
 

@@ -16,4 +16,5 @@ mod store_loss;
 mod support;
 mod tokens;
 mod trust;
+mod web;
 mod writes;

@@ -5,18 +5,19 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use fleetknock_controller::{
     keeper, membership,
     metrics::Metrics,
-    serve,
+    serve::{self, Entrances},
     sessions::FleetWide,
     shared::{Parts, Shared, local_now},
     store::{Store, memory::MemoryStore},
     trust::{Entrance, Trust},
+    web::Web,
 };
 use fleetknock_core::matcher::{Config, MissPolicy};
 use fleetknock_proto::v1::{
     self as pb, agent_message::Kind as Say, agent_service_client::AgentServiceClient,
     control_service_client::ControlServiceClient, controller_message::Kind as Told,
 };
-use fleetknock_runtime::{drain::Drain, ready::Readiness};
+use fleetknock_runtime::{admin::Admin, drain::Drain, ready::Readiness};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -29,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Controller {
     pub(crate) address: SocketAddr,
+    /// Where its dashboard and its API as JSON are.
+    pub(crate) http: SocketAddr,
     drain: Drain,
 }
 
@@ -76,14 +79,20 @@ impl Controller {
         let config = Config { bans: Some(policy), ..Config::default() };
         let (drain, readiness) = (Drain::new(), Readiness::new());
         let joined = readiness.latch("joined");
-        serve::start(Arc::new(shared), watch, config, membership::LEASE_MIN, entrance, joined, &drain);
+        let web = Web::default();
+        let http = Admin::bind("--http", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let http_address = http.address().unwrap();
+        let (routes, stop) = (web.routes(), drain.token());
+        drain.spawn_vital("admin server", async move { Ok(http.serve(routes, stop).await?) });
+        let entrances = Entrances { grpc: entrance, web: web.clone() };
+        serve::start(Arc::new(shared), watch, config, membership::LEASE_MIN, entrances, joined, &drain);
         let ready = async {
-            while !readiness.is_ready() {
+            while !readiness.is_ready() || !web.is_open() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         timeout(PATIENCE, ready).await.unwrap();
-        Self { address, drain }
+        Self { address, http: http_address, drain }
     }
 
     pub(crate) async fn operator(&self) -> ControlServiceClient<Channel> {

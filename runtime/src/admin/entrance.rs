@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use axum::serve::Listener;
+use axum::{
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpListener,
@@ -16,19 +19,20 @@ use tokio::{
 };
 use tokio_stream::StreamExt as _;
 
-use crate::tls::{Connection, Incoming, Limits};
+use crate::tls::{Connection, Incoming, Limits, Peer};
 
 /// Connections as they come in.
 #[derive(Debug)]
-pub(super) struct Entrance {
+pub struct Entrance {
     incoming: Incoming,
     address: SocketAddr,
     idle_max: Duration,
 }
 
-/// A connection that ends when nothing is heard for a while.
+/// A connection that ends when nothing is heard and nothing could be said for a while: one over which events are sent
+/// lasts, as long as its other end takes them.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub struct Heard {
     connection: Connection,
     idle: Pin<Box<Sleep>>,
     idle_max: Duration,
@@ -39,6 +43,21 @@ impl Entrance {
         let address = listener.local_addr()?;
         let limits = Limits { connections: most, of_one: most, ..Limits::default() };
         Ok(Self { incoming: Incoming::plain(listener, limits), address, idle_max })
+    }
+}
+
+impl Heard {
+    /// What came of reading or writing; an error when nothing has for too long.
+    fn unless_idle<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        done: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if done.is_ready() {
+            self.idle.as_mut().reset(Instant::now() + self.idle_max);
+            return done;
+        }
+        self.idle.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -63,6 +82,12 @@ impl Listener for Entrance {
     }
 }
 
+impl Connected<IncomingStream<'_, Entrance>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Entrance>) -> Self {
+        stream.io().connection.peer().clone()
+    }
+}
+
 impl AsyncRead for Heard {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -71,14 +96,7 @@ impl AsyncRead for Heard {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let read = Pin::new(&mut this.connection).poll_read(context, buffer);
-        if read.is_ready() {
-            this.idle.as_mut().reset(Instant::now() + this.idle_max);
-            return read;
-        }
-        match this.idle.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
+        this.unless_idle(context, read)
     }
 }
 
@@ -88,7 +106,9 @@ impl AsyncWrite for Heard {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write(context, bytes)
+        let this = &mut *self;
+        let written = Pin::new(&mut this.connection).poll_write(context, bytes);
+        this.unless_idle(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

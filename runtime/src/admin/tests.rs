@@ -23,7 +23,7 @@ async fn says_what_is_missing_until_nothing_is() {
     let admin = Admin::bind("--http", "127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = admin.address().unwrap();
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(admin.serve(readiness, Arc::new(registry), stop.clone()));
+    let serving = tokio::spawn(admin.serve(routes(readiness, Arc::new(registry)), stop.clone()));
 
     assert!(fetch(address, "/live").await.starts_with("HTTP/1.1 200"));
     let ready = fetch(address, "/ready").await;
@@ -66,7 +66,8 @@ async fn who_never_ends_a_request_holds_up_nobody() {
     let admin = Admin::bind("--http", "127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = admin.address().unwrap();
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(admin.serve(Readiness::new(), Arc::new(Registry::default()), stop.clone()));
+    let serving =
+        tokio::spawn(admin.serve(routes(Readiness::new(), Arc::new(Registry::default())), stop.clone()));
     // Three times as many as there are places, each with half a request.
     let mut slow = Vec::new();
     for _ in 0..3 * CONNECTIONS {
