@@ -210,9 +210,22 @@ impl<'lab> Three<'lab> {
     /// # Errors
     /// When something is.
     pub fn all_closed(&self, client: &Host, source: Option<IpAddr>, family: Family) -> Result<()> {
-        for to in self.opened(family).into_iter().chain(self.never(family)) {
-            let seen = client.reach_from(source, to)?;
+        let mut all = self.opened(family).to_vec();
+        all.extend(self.never(family));
+        for (to, seen) in all.iter().zip(client.reach_each(source, &all)?) {
             ensure!(seen == Reach::Filtered, "{to} is {seen:?} for {} ({source:?})", client.name());
+        }
+        Ok(())
+    }
+
+    /// Checks that nothing is open where the door must never open.
+    ///
+    /// # Errors
+    /// When something is.
+    pub fn opens_nowhere_else(&self, client: &Host, family: Family) -> Result<()> {
+        let never = self.never(family);
+        for (to, seen) in never.iter().zip(client.reach_each(None, &never)?) {
+            ensure!(seen != Reach::Open, "{to} is open for {}", client.name());
         }
         Ok(())
     }

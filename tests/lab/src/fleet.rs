@@ -306,12 +306,7 @@ impl<'lab> Fleet<'lab> {
     /// When one is not in time.
     pub fn wait_guarded(&self, stranger: &Host, ports: &[SocketAddr]) -> Result<Duration> {
         wait_until("the guard to be in place", READY, || {
-            for port in ports {
-                if stranger.reach(*port)? != Reach::Filtered {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
+            Ok(stranger.reach_each(None, ports)?.into_iter().all(|reach| reach == Reach::Filtered))
         })
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::host::Host;
@@ -64,7 +64,31 @@ impl Host {
     /// # Errors
     /// When a connect cannot even be tried.
     pub fn reach_from(&self, source: Option<IpAddr>, to: SocketAddr) -> Result<Reach> {
-        match self.inside(|| connect(source, to, PATIENCE))? {
+        self.came_to(self.inside(|| connect(source, to, PATIENCE))?, to)
+    }
+
+    /// The same for many ports, all tried at once, in their order.
+    ///
+    /// # Errors
+    /// When a connect cannot even be tried.
+    pub fn reach_each(&self, source: Option<IpAddr>, to: &[SocketAddr]) -> Result<Vec<Reach>> {
+        let tried = self.inside(|| {
+            // Threads are in the namespace of the one that makes them.
+            thread::scope(|scope| {
+                let tries: Vec<_> =
+                    to.iter().map(|to| scope.spawn(move || connect(source, *to, PATIENCE))).collect();
+                tries.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+            })
+        })?;
+        let reached = tried.into_iter().zip(to).map(|(tried, to)| {
+            let tried = tried.map_err(|_| anyhow!("the connect to {to} panicked"))?;
+            self.came_to(tried, *to)
+        });
+        reached.collect()
+    }
+
+    fn came_to(&self, tried: std::io::Result<TcpStream>, to: SocketAddr) -> Result<Reach> {
+        match tried {
             Ok(_) => Ok(Reach::Open),
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(Reach::Refused),
             Err(error) if error.kind() == ErrorKind::TimedOut => Ok(Reach::Filtered),
