@@ -21,13 +21,41 @@ pub struct Asset {
     pub bytes: &'static [u8],
 }
 
+/// Makes a table of scripts and the other files.
+macro_rules! assets {
+    ($($path:literal $kind:literal $file:literal,)*; $($script:literal,)*) => {
+        &[
+            $(Asset { path: $path, kind: $kind, bytes: include_bytes!(concat!("assets/", $file)) },)*
+            $(Asset {
+                path: concat!("/", $script, ".js"),
+                kind: "text/javascript; charset=utf-8",
+                bytes: include_bytes!(concat!("assets/", $script, ".js")),
+            },)*
+        ]
+    };
+}
+
 /// All files.
-pub const ASSETS: [Asset; 4] = [
-    Asset { path: "/", kind: "text/html; charset=utf-8", bytes: include_bytes!("assets/index.html") },
-    Asset { path: "/app.css", kind: "text/css; charset=utf-8", bytes: include_bytes!("assets/app.css") },
-    Asset { path: "/app.js", kind: "text/javascript; charset=utf-8", bytes: include_bytes!("assets/app.js") },
-    Asset { path: "/icon.svg", kind: "image/svg+xml", bytes: include_bytes!("assets/icon.svg") },
-];
+pub const ASSETS: &[Asset] = assets! {
+    "/" "text/html; charset=utf-8" "index.html",
+    "/app.css" "text/css; charset=utf-8" "app.css",
+    "/theme.css" "text/css; charset=utf-8" "theme.css",
+    "/icon.svg" "image/svg+xml" "icon.svg",
+    ;
+    "actions",
+    "api",
+    "app",
+    "board",
+    "chart",
+    "dom",
+    "explain",
+    "logic",
+    "pages",
+    "parts",
+    "store",
+    "tables",
+    "theme",
+};
 
 impl Asset {
     /// Tells this version of the file from every other (RFC 9110 section 8.8.3).
