@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    capture::{CaptureHandle, KnockSpace, Sighting},
+    capture::{CaptureHandle, KnockSpace, Sighting, judge::Reason},
     config::{ControllerUrl, OnExit},
     firewall::{Firewall, Tally},
     link::{Event, Link, OUTBOUND_URGENT, Parting, names::Names},
@@ -80,6 +80,14 @@ pub struct Heard {
     pub malformed: u64,
     /// Knocks beyond what one source may send.
     pub source_limit: u64,
+    /// Packets that passed the kernel filter and were read.
+    pub packets: u64,
+    /// How often the kernel was asked which socket a packet belongs to.
+    pub lookups: u64,
+    /// How often the kernel filter was replaced.
+    pub filter_swaps: u64,
+    /// Packets that were no knocks, by the number of the reason.
+    pub not_knocks: [u64; Reason::ALL.len()],
 }
 
 impl Ears for CaptureHandle {
@@ -95,6 +103,10 @@ impl Ears for CaptureHandle {
             queue: counters.queue_drops.value(),
             malformed: counters.malformed.value(),
             source_limit: counters.source_limit(),
+            packets: counters.packets.value(),
+            lookups: counters.lookups.value(),
+            filter_swaps: counters.filter_swaps.value(),
+            not_knocks: Reason::ALL.map(|reason| counters.not_knocks(reason).value()),
         }
     }
 }

@@ -14,6 +14,7 @@ use fleetknock_runtime::{
     clock,
     drain::{Drain, Signals},
     exit, log,
+    metrics::register_process,
     ready::Readiness,
     tls::{self, Connector, Credentials, Expected},
 };
@@ -112,6 +113,7 @@ async fn serve(
     let mut registry = Registry::default();
     let metrics = Metrics::default();
     metrics.register(&mut registry);
+    register_process(&mut registry, "fleetknock_agent", env!("CARGO_PKG_VERSION"));
     let drain = Drain::new();
     let (notice, notices) = watch::channel(None);
     if let (Some(credentials), Some(files)) = (&credentials, files) {

@@ -320,7 +320,7 @@ impl AgentStream {
     }
 
     fn results(&self, registered: &Registered, batch: pb::ResultBatch) {
-        let at = self.shared.now();
+        let (at, heard) = (self.shared.now(), std::time::Instant::now());
         for result in batch.results.into_iter().take(limits::OPENINGS_MAX) {
             let state = match result.state() {
                 pb::HostOpeningState::Applied => OnHost::Applied,
@@ -334,15 +334,21 @@ impl AgentStream {
                 _ => None,
             };
             let report = Report { generation: result.generation, state, at, took_us: result.took_us };
+            let (metrics, applied) = (&self.shared.metrics, failed.is_none());
             let event = {
                 let mut guard = self.shared.state();
-                let State { fleet, statuses, .. } = &mut *guard;
+                let State { fleet, statuses, pushes, .. } = &mut *guard;
+                let answer = pushes.answered(&result.id, result.generation, self.number, applied, heard);
+                if let Some(answer) = answer {
+                    metrics.answered(&answer, at);
+                }
                 let Some(held) = fleet.opening(&result.id) else {
                     continue;
                 };
                 if !statuses.add(&held.record, &registered.host, report) {
                     continue;
                 }
+                if applied { &metrics.openings_applied } else { &metrics.openings_failed }.inc();
                 let (kind, message) = match &failed {
                     Some(reason) => (pb::EventKind::OpeningFailed, reason.clone()),
                     None => (pb::EventKind::OpeningApplied, format!("open, in {} us", result.took_us)),

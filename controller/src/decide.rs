@@ -218,7 +218,7 @@ pub async fn open(
         Ok((granted.opening, granted.transaction))
     })
     .await?;
-    shared.metrics.openings.inc();
+    shared.metrics.opened(opening.generation);
     Ok((opening, revision))
 }
 
@@ -296,6 +296,7 @@ pub async fn close(
         if records.is_empty() {
             return Ok((closed, last));
         }
+        shared.metrics.openings_withdrawn.inc_by(records.len() as u64);
         closed.extend(records);
         last = revision;
         // The next batch must not find these again.

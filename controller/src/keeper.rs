@@ -3,7 +3,11 @@
 //! One task. When the watch breaks, it reads the whole store anew and re-asserts everything; nothing is computed from
 //! clocks or from what was missed. Of what was missed the audit trail tells.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fleetknock_core::time::Timestamp;
 use fleetknock_proto::v1 as pb;
@@ -53,17 +57,29 @@ pub async fn run(shared: Arc<Shared>, mut watch: Watch) {
 }
 
 fn take_in(shared: &Shared, changes: Changes) {
-    let now = shared.now();
+    let (now, seen) = (shared.now(), Instant::now());
     let revision = changes.revision;
     let mut guard = shared.state();
-    let State { fleet, sessions, statuses, .. } = &mut *guard;
+    let State { fleet, sessions, statuses, pushes, .. } = &mut *guard;
     let effects = fleet.apply(changes);
     sessions.push(&effects, fleet, &shared.wide, now);
     for effect in &effects {
+        if let Effect::Opening { after, .. } = effect
+            && fleet.is_effective(after, now)
+        {
+            let told = after.hosts.iter().filter_map(|host| sessions.of(host));
+            let told: Vec<_> = told.map(|session| session.number).collect();
+            shared.metrics.openings_pushed.inc_by(told.len() as u64);
+            pushes.note(after, told, seen);
+        }
         match effect {
-            Effect::OpeningForgotten(opening) => statuses.forget(&opening.id),
+            Effect::OpeningForgotten(opening) => {
+                statuses.forget(&opening.id);
+                pushes.forget(&opening.id);
+            }
             Effect::Opening { before: Some(before), after } if before.id != after.id => {
-                statuses.forget(&before.id)
+                statuses.forget(&before.id);
+                pushes.forget(&before.id);
             }
             _ => {}
         }
@@ -209,12 +225,6 @@ fn say_ended(shared: &Shared, after: Timestamp, until: Timestamp) {
     let ended = state.fleet.openings().values().map(|held| &held.record);
     let ended = ended.filter(|o| o.withdrawn.is_none() && o.expires > after && o.expires <= until);
     let ended: Vec<_> = ended.cloned().collect();
-    let active = state.fleet.openings().values().filter(|held| held.record.is_active(until)).count();
-    shared.metrics.openings_active.set(i64::try_from(active).unwrap_or(i64::MAX));
-    let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-    shared.metrics.agents.set(gauge(state.sessions.len()));
-    shared.metrics.members.set(gauge(state.fleet.members().len()));
-    shared.metrics.lease_held.set(i64::from(shared.fence().is_some()));
     drop(state);
     for opening in ended {
         let message = "its time was up; the kernel closed it".to_owned();

@@ -153,8 +153,9 @@ impl Service {
                 },
                 _ = sweeps.tick() => {
                     self.matcher.sweep(self.shared.now(), SWEEP_MAX);
-                    let sources = self.matcher.stats().sources;
-                    self.shared.metrics.sources.set(sources.into());
+                    let stats = self.matcher.stats();
+                    self.shared.metrics.sources.set(stats.sources.into());
+                    self.shared.metrics.sources_limit.set(stats.limit.into());
                 }
                 batch = self.batches.recv() => match batch {
                     Some(batch) => self.judge(&batch),

@@ -114,7 +114,10 @@ impl Member {
         match outcome {
             Ok(Answer::Leased(lease, ttl)) => self.tenure.leased(lease, ttl, asked),
             Ok(Answer::Joined(epoch)) => self.tenure.joined(epoch, now),
-            Ok(Answer::Renewed(ttl)) => self.tenure.renewed(ttl, asked),
+            Ok(Answer::Renewed(ttl)) => {
+                self.shared.metrics.lease_renewals.inc();
+                self.tenure.renewed(ttl, asked);
+            }
             Ok(Answer::Gone) => self.tenure.lost(now),
             Ok(Answer::Namesake(address)) => {
                 if self.namesake.is_none_or(|said| said.elapsed() > NAMESAKE_EVERY) {

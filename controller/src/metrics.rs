@@ -1,16 +1,35 @@
 //! What the controller counts. Each instrument is named, described and registered here, once.
 
+use std::time::Duration;
+
+use fleetknock_core::time::Timestamp;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
 };
+
+use self::{fleet::View, pushes::Answer, store::StoreMetrics};
+
+mod fleet;
+pub mod pushes;
+pub mod store;
+
+/// From a commit seen to the answer of an agent nearby (a millisecond), or of one far away that is busy.
+const PUSH_SECONDS: [f64; 11] = [1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1.0, 5.0, 20.0];
 
 /// What may become of a knock.
 const VERDICTS: [&str; 7] = ["advanced", "banned", "completed", "ignored", "miss", "repeat", "waiting"];
 
 /// Why a complete knock may open nothing; `full` concerns bans.
 const KNOCKS_REFUSED: [&str; 7] = ["banned", "late", "no_door", "queue", "record", "store", "suspended"];
+
+/// How an opening came about; a small fixed set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OpenedLabels {
+    /// `granted`, `refreshed`.
+    pub kind: &'static str,
+}
 
 /// What became of a knock; a small fixed set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,12 +71,26 @@ pub struct LimitedLabels {
 }
 
 /// The controller's instruments. Cloning shares them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     /// Knocks judged, by verdict.
     pub knocks: Family<VerdictLabels, Counter>,
-    /// Openings granted or refreshed.
-    pub openings: Counter,
+    /// Openings granted or refreshed, by which of the two.
+    pub openings: Family<OpenedLabels, Counter>,
+    /// Orders to hold an opening, sent to agents when it was granted or refreshed.
+    pub openings_pushed: Counter,
+    /// Openings that agents said to hold, each generation and host once.
+    pub openings_applied: Counter,
+    /// Openings that agents said not to hold.
+    pub openings_failed: Counter,
+    /// Openings taken back before their time.
+    pub openings_withdrawn: Counter,
+    /// From a commit seen here to the answer of each agent.
+    pub push_seconds: Histogram,
+    /// From a knock's last packet to the answer of each agent.
+    pub knock_to_open_host_seconds: Histogram,
+    /// From a knock's last packet to the answer of the last agent.
+    pub knock_to_open_seconds: Histogram,
     /// Decisions that could not be carried out, by reason.
     pub refused: Family<RefusedLabels, Counter>,
     /// Calls that were not let in, by reason.
@@ -76,24 +109,58 @@ pub struct Metrics {
     pub forward_dropped: Counter,
     /// Times the agents were asked for their windows.
     pub resends: Counter,
-    /// 1 while the lease holds.
-    pub lease_held: Gauge,
-    /// Controllers whose leases hold.
-    pub members: Gauge,
-    /// Openings active now.
-    pub openings_active: Gauge,
     /// Bans written.
     pub bans: Counter,
-    /// Agents connected now.
-    pub agents: Gauge,
+    /// Times that the lease was prolonged.
+    pub lease_renewals: Counter,
     /// Sources that the matcher follows now.
     pub sources: Gauge,
+    /// How many it can follow.
+    pub sources_limit: Gauge,
     /// Times the whole store was read anew.
     pub resyncs: Counter,
     /// Transactions that lost a race and were decided again.
     pub conflicts: Counter,
     /// Records of the store that could not be read, each time they were.
     pub records_broken: Counter,
+    /// How the store answers.
+    pub store: StoreMetrics,
+    /// What is read off the fleet's copy.
+    pub view: View,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            knocks: Family::default(),
+            openings: Family::default(),
+            openings_pushed: Counter::default(),
+            openings_applied: Counter::default(),
+            openings_failed: Counter::default(),
+            openings_withdrawn: Counter::default(),
+            push_seconds: Histogram::new(PUSH_SECONDS),
+            knock_to_open_host_seconds: Histogram::new(PUSH_SECONDS),
+            knock_to_open_seconds: Histogram::new(PUSH_SECONDS),
+            refused: Family::default(),
+            denied: Family::default(),
+            audit_lines: Counter::default(),
+            audit_lines_lost: Counter::default(),
+            authentication_failures: Family::default(),
+            limited: Family::default(),
+            forwarded: Counter::default(),
+            forward_dropped: Counter::default(),
+            resends: Counter::default(),
+            bans: Counter::default(),
+            lease_renewals: Counter::default(),
+            sources: Gauge::default(),
+            sources_limit: Gauge::default(),
+            resyncs: Counter::default(),
+            conflicts: Counter::default(),
+            records_broken: Counter::default(),
+            store: StoreMetrics::default(),
+            view: View::default(),
+        }
+    }
 }
 
 impl Metrics {
@@ -109,9 +176,103 @@ impl Metrics {
         KNOCKS_REFUSED.into_iter().map(count).sum()
     }
 
+    /// Counts an opening that was granted or refreshed.
+    pub fn opened(&self, generation: u64) {
+        let kind = if generation > 1 { "refreshed" } else { "granted" };
+        self.openings.get_or_create(&OpenedLabels { kind }).inc();
+    }
+
+    /// Measures an agent's answer, heard at that time of the fleet.
+    pub fn answered(&self, answer: &Answer, at: Timestamp) {
+        self.push_seconds.observe(answer.took.as_secs_f64());
+        let Some(knocked) = answer.knocked else { return };
+        let took = Duration::from_micros(at.as_micros().saturating_sub(knocked.as_micros())).as_secs_f64();
+        self.knock_to_open_host_seconds.observe(took);
+        if answer.complete {
+            self.knock_to_open_seconds.observe(took);
+        }
+    }
+
     /// Registers every instrument under `fleetknock_controller_`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("fleetknock_controller");
+        self.register_labelled(registry);
+        for (name, help, counter) in [
+            (
+                "openings_pushed",
+                "Orders to hold an opening, sent to agents when it was granted or refreshed",
+                &self.openings_pushed,
+            ),
+            (
+                "openings_applied",
+                "Openings that agents connected here hold, each once",
+                &self.openings_applied,
+            ),
+            ("openings_failed", "Openings that agents connected here could not hold", &self.openings_failed),
+            (
+                "openings_withdrawn",
+                "Openings taken back before their time: closed, banned, or their door was deleted",
+                &self.openings_withdrawn,
+            ),
+            ("audit_lines", "Events written to the audit log", &self.audit_lines),
+            (
+                "audit_lines_lost",
+                "Events that the audit log lacks: they came faster than they could be written",
+                &self.audit_lines_lost,
+            ),
+            (
+                "knocks_forwarded",
+                "Knocks forwarded to the controllers that follow their sources",
+                &self.forwarded,
+            ),
+            (
+                "knocks_forward_dropped",
+                "Knocks that could not be forwarded; agents send them again when they can",
+                &self.forward_dropped,
+            ),
+            ("resends", "Times the agents were asked for their windows", &self.resends),
+            ("bans", "Bans written", &self.bans),
+            ("lease_renewals", "Times that this controller's lease was prolonged", &self.lease_renewals),
+            ("store_resyncs", "Times the whole store was read anew", &self.resyncs),
+            (
+                "store_records_broken",
+                "Records of the store that could not be read, such as sealed ones without their key",
+                &self.records_broken,
+            ),
+            ("store_conflicts", "Transactions that lost a race", &self.conflicts),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        for (name, help, gauge) in [
+            ("sources_in_flight", "Sources that the matcher follows now", &self.sources),
+            ("sources_limit", "Sources that the matcher can follow", &self.sources_limit),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        for (name, help, histogram) in [
+            (
+                "opening_push",
+                "From a commit seen here to the answer of each agent that has the opening in its kernel",
+                &self.push_seconds,
+            ),
+            (
+                "knock_to_open_host",
+                "From the capture of a knock's last packet to the answer of each agent that has the opening",
+                &self.knock_to_open_host_seconds,
+            ),
+            (
+                "knock_to_open",
+                "From the capture of a knock's last packet to the answer of the last agent connected here",
+                &self.knock_to_open_seconds,
+            ),
+        ] {
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        }
+        self.store.register(registry);
+        registry.register_collector(Box::new(self.view.clone()));
+    }
+
+    fn register_labelled(&self, registry: &mut Registry) {
         registry.register("knocks", "Knocks judged, by verdict", self.knocks.clone());
         registry.register("openings", "Openings granted or refreshed", self.openings.clone());
         let refused = "Decisions that could not be carried out, by reason";
@@ -122,23 +283,5 @@ impl Metrics {
         registry.register("authentication_failures", failed, self.authentication_failures.clone());
         let limited = "Calls and streams that a limit ended, by limit";
         registry.register("calls_limited", limited, self.limited.clone());
-        let forwarded = "Knocks forwarded to the controllers that follow their sources";
-        registry.register("audit_lines", "Events written to the audit log", self.audit_lines.clone());
-        let lost = "Events that the audit log lacks: they came faster than they could be written";
-        registry.register("audit_lines_lost", lost, self.audit_lines_lost.clone());
-        registry.register("knocks_forwarded", forwarded, self.forwarded.clone());
-        let dropped = "Knocks that could not be forwarded; agents send them again when they can";
-        registry.register("knocks_forward_dropped", dropped, self.forward_dropped.clone());
-        registry.register("resends", "Times the agents were asked for their windows", self.resends.clone());
-        registry.register("lease_held", "1 while this controller's lease holds", self.lease_held.clone());
-        registry.register("members", "Controllers whose leases hold", self.members.clone());
-        registry.register("openings_active", "Openings active now", self.openings_active.clone());
-        registry.register("bans", "Bans written", self.bans.clone());
-        registry.register("agents_connected", "Agents connected now", self.agents.clone());
-        registry.register("sources_in_flight", "Sources that the matcher follows now", self.sources.clone());
-        registry.register("store_resyncs", "Times the whole store was read anew", self.resyncs.clone());
-        let broken = "Records of the store that could not be read, such as sealed ones without their key";
-        registry.register("store_records_broken", broken, self.records_broken.clone());
-        registry.register("store_conflicts", "Transactions that lost a race", self.conflicts.clone());
     }
 }

@@ -250,6 +250,11 @@ impl Peers {
         }
     }
 
+    /// How each peer can be reached.
+    pub fn links(&self) -> Vec<Link> {
+        self.table().peers.values().map(|entry| entry.status.link).collect()
+    }
+
     /// Whether nobody shall wait for this peer just now: others' knocks come on the same agents' streams.
     fn is_congested(&self, name: &HostName) -> bool {
         let table = self.table();

@@ -24,6 +24,7 @@ use fleetknock_runtime::{
     admin::{self, Admin},
     drain::{Drain, Signals},
     exit,
+    metrics::register_process,
     ready::{Latch, Readiness},
     tls,
 };
@@ -42,7 +43,7 @@ use crate::{
     confirm, control_api, decide, enrolment, keeper,
     limits::{CALLS_MAX, HEADERS_MAX, LimitsLayer, REQUEST_MAX, RESETS_MAX},
     matching, membership,
-    metrics::Metrics,
+    metrics::{Metrics, store::Metered},
     peers::{self, Peers},
     seal::Sealed,
     sessions::FleetWide,
@@ -84,6 +85,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = Metrics::default();
     metrics.register(&mut registry);
+    register_process(&mut registry, "fleetknock_controller", env!("CARGO_PKG_VERSION"));
     entrance.register(&trust, registry.sub_registry_with_prefix("fleetknock_controller"));
 
     let (drain, web) = (Drain::new(), Web::default());
@@ -111,6 +113,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             "NOT SEALED: no --seal-key, so the steps of all doors lie in the store in the clear"
         );
     }
+    let store = Arc::new(Metered::new(store, metrics.store.clone()));
     let store: Arc<dyn Store> = Arc::new(Sealed::new(store, keyring));
     let Some(read) = drain.token().run_until_cancelled(keeper::load_patiently(&*store)).await else {
         return Ok(());
@@ -204,6 +207,7 @@ pub fn start(
     let (decisions, decided) = mpsc::channel(decide::DECISIONS_QUEUE);
     let (service, matching) = matching::Service::new(shared.clone(), matcher, decisions);
     let peers = Peers::new(shared.clone(), matching.clone());
+    shared.metrics.view.of(&shared, &peers);
     // Cancelled when this controller has left and its agents are on their way.
     let over = CancellationToken::new();
     // Cancelled when the lease has been given up.

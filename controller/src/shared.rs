@@ -26,7 +26,7 @@ use crate::{
     clock::Offset,
     fleet::Fleet,
     grant,
-    metrics::Metrics,
+    metrics::{Metrics, pushes::Pushes},
     record::{Actor, Boot, Key, Packet},
     sessions::{FleetWide, Sessions},
     status::Statuses,
@@ -108,6 +108,8 @@ pub struct State {
     pub sessions: Sessions,
     /// What they said about openings.
     pub statuses: Statuses,
+    /// What they have not said anything about yet.
+    pub pushes: Pushes,
     boots: Boots,
 }
 
@@ -334,6 +336,11 @@ impl Shared {
     /// Whether somebody watches.
     pub fn is_watched(&self) -> bool {
         self.events.receiver_count() > 0
+    }
+
+    /// How many streams of events are read.
+    pub fn watchers(&self) -> usize {
+        self.events.receiver_count()
     }
 
     /// The events from now on.

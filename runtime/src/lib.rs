@@ -13,6 +13,7 @@ pub mod drain;
 pub mod exit;
 pub mod harden;
 pub mod log;
+pub mod metrics;
 pub mod otlp;
 pub mod ready;
 pub mod tls;

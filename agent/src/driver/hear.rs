@@ -26,6 +26,7 @@ impl Driver {
                 let keep = delta.guard.as_ref().map(|guard| guard.keep_window_ms);
                 let (delta, refused) = wire::delta(delta)?;
                 self.keep_as_guard_says(keep);
+                self.metrics.openings_withdrawn.inc_by(delta.withdrawn.len() as u64);
                 let changes = self.picture.take_delta(delta, heard);
                 self.apply(changes, refused, heard);
             }

@@ -102,12 +102,14 @@ impl Driver {
     /// Queues what became of an opening.
     pub(super) fn add_result(&mut self, mut result: v1::OpeningResult) {
         if result.state() == HostOpeningState::Applied {
+            self.metrics.openings_applied.inc();
             self.metrics.apply_seconds.observe(f64::from(result.took_us) / 1e6);
             self.failed.remove(result.id.as_str());
         } else if let Some((id, held)) = self.picture.entry(&result.id)
             && held.generation == result.generation
         {
             self.metrics.firewall_failures.inc();
+            self.metrics.openings_failed.inc();
             self.failed.insert(id.clone(), result.generation);
             self.reconcile_due = true;
         }
@@ -148,18 +150,8 @@ impl Driver {
 
     /// Brings instruments and reported totals up to date.
     pub(super) fn show(&mut self) {
-        let totals = self.ears.totals();
         let metrics = &self.metrics;
-        metrics.set_captured(totals.captured);
-        for (kind, total) in [
-            ("kernel", totals.kernel),
-            ("queue", totals.queue),
-            ("window", self.window.lost()),
-            ("malformed", totals.malformed),
-            ("source_limit", totals.source_limit),
-        ] {
-            metrics.set_dropped(kind, total);
-        }
+        metrics.set_capture(&self.ears.totals(), self.window.lost());
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         metrics.openings_active.set(gauge(self.picture.openings().count()));
         metrics.bans_active.set(gauge(self.picture.bans().count()));
@@ -167,6 +159,7 @@ impl Driver {
         metrics.observed_ports.set(gauge(self.picture.fleet_guard().observed.len()));
         metrics.set_guard_packets(self.tally.sum());
         metrics.window.set(gauge(self.window.len()));
+        metrics.warnings.set(gauge(self.warnings().len()));
         // A change in drops is reported within a second, a flood of them once a second.
         let drops = drops(&*self.ears, self.window.lost());
         if self.last_report.as_ref().is_some_and(|(_, last)| last.drops != Some(drops)) {

@@ -9,6 +9,7 @@
 mod audit;
 mod confirm;
 mod enrolling;
+mod metrics;
 mod promises;
 mod several;
 mod store_away;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fleetknock_controller::{
     keeper, membership,
-    metrics::Metrics,
+    metrics::{Metrics, store::Metered},
     serve::{self, Entrances},
     sessions::FleetWide,
     shared::{Parts, Shared, local_now},
@@ -17,7 +17,8 @@ use fleetknock_proto::v1::{
     self as pb, agent_message::Kind as Say, agent_service_client::AgentServiceClient,
     control_service_client::ControlServiceClient, controller_message::Kind as Told,
 };
-use fleetknock_runtime::{admin::Admin, drain::Drain, ready::Readiness};
+use fleetknock_runtime::{admin::Admin, drain::Drain, metrics::register_process, ready::Readiness};
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -33,6 +34,7 @@ pub(crate) struct Controller {
     /// Where its dashboard and its API as JSON are.
     pub(crate) http: SocketAddr,
     drain: Drain,
+    registry: Registry,
 }
 
 impl Drop for Controller {
@@ -55,6 +57,10 @@ impl Controller {
     }
 
     pub(crate) async fn trusting(name: &str, store: Arc<dyn Store>, trust: Trust) -> Self {
+        let (metrics, mut registry) = (Metrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        register_process(&mut registry, "fleetknock_controller", "test");
+        let store: Arc<dyn Store> = Arc::new(Metered::new(store, metrics.store.clone()));
         let (fleet, watch) = keeper::load_patiently(&*store).await.unwrap();
         let wide = FleetWide {
             knock_space: vec!["tcp/1-65535".parse().unwrap(), "udp/1-65535".parse().unwrap()],
@@ -72,7 +78,7 @@ impl Controller {
             management: Vec::new(),
             ban_for: Duration::from_secs(600),
             trust,
-            metrics: Metrics::default(),
+            metrics,
             fleet,
         });
         let policy = MissPolicy { misses: 10, window: Duration::from_secs(60) };
@@ -92,7 +98,14 @@ impl Controller {
             }
         };
         timeout(PATIENCE, ready).await.unwrap();
-        Self { address, http: http_address, drain }
+        Self { address, http: http_address, drain, registry }
+    }
+
+    /// As it is scraped.
+    pub(crate) fn metrics_text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).unwrap();
+        text
     }
 
     pub(crate) async fn operator(&self) -> ControlServiceClient<Channel> {

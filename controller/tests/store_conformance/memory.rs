@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetknock_controller::store::StoreError;
+use fleetknock_controller::metrics::store::{Metered, StoreMetrics};
 use fleetknock_controller::store::memory::MemoryStore;
+use fleetknock_controller::store::{Expect, StoreError, Transaction};
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::time;
 
 use crate::support::*;
@@ -23,6 +25,50 @@ impl Fixture {
 }
 
 crate::conformance!(Fixture);
+
+mod timed_and_counted {
+    use super::*;
+
+    struct Fixture(Shared);
+
+    impl Fixture {
+        #[allow(clippy::unused_async, reason = "other stores' fixtures wait for something")]
+        async fn new() -> Self {
+            Self(Arc::new(Metered::new(Arc::new(MemoryStore::new()), StoreMetrics::default())))
+        }
+
+        fn store(&self) -> &Shared {
+            &self.0
+        }
+    }
+
+    crate::conformance!(Fixture);
+}
+
+#[tokio::test]
+async fn what_the_store_says_is_counted_by_kind() {
+    let metrics = StoreMetrics::default();
+    let store: Shared = Arc::new(Metered::new(Arc::new(MemoryStore::with_history(1)), metrics.clone()));
+    let last = set(&store, [put("a", "1")]).await;
+    assert_eq!(metrics.committed(), last);
+    let lost = store.commit(Transaction {
+        expect: vec![Expect { key: "a".to_owned(), revision: last + 1 }],
+        changes: vec![put("a", "2")],
+        lease: None,
+    });
+    assert!(matches!(lost.await, Err(StoreError::Conflict)));
+    let mut watch = store.watch("", last).await.unwrap();
+    for _ in 0..4 {
+        set(&store, [put("a", "3")]).await;
+    }
+    assert!(next(&mut watch).await.is_err(), "the history is too short for this");
+    assert_eq!((metrics.errors("conflict"), metrics.errors("compacted")), (1, 1));
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    assert!(text.contains("store_operation_seconds_count{operation=\"commit\"} 6\n"), "{text}");
+}
 
 #[tokio::test]
 async fn a_slow_watch_is_told_that_it_missed_something() {

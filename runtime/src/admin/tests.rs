@@ -31,7 +31,7 @@ async fn says_what_is_missing_until_nothing_is() {
     latch.release();
     assert!(fetch(address, "/ready").await.starts_with("HTTP/1.1 200"));
     let metrics = fetch(address, "/metrics").await;
-    assert!(metrics.contains("knocks_total 3\n") && metrics.ends_with("# EOF\n"), "{metrics}");
+    assert!(metrics.contains("# TYPE knocks_total counter\nknocks_total 3\n"), "{metrics}");
     assert!(fetch(address, "/other").await.starts_with("HTTP/1.1 404"));
 
     stop.cancel();
