@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod door;
+pub mod explain;
 pub mod host;
 pub mod identity;
 pub mod knock;

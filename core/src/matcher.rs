@@ -75,7 +75,7 @@ mod window;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::{
     limits::{Config, FUTURE_MAX, Limits, MissPolicy, READ_AHEAD, Stats},

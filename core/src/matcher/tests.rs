@@ -12,21 +12,21 @@ use crate::{
 
 mod bounds;
 mod promises;
-mod properties;
+pub(crate) mod properties;
 
 /// When the tests begin.
-const BEGIN: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+pub(crate) const BEGIN: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-fn at(ms: u64) -> Timestamp {
+pub(crate) fn at(ms: u64) -> Timestamp {
     BEGIN + Duration::from_millis(ms)
 }
 
-fn source(number: u32) -> Source {
+pub(crate) fn source(number: u32) -> Source {
     Source::new(Ipv4Addr::from(0x0a00_0000 + number).into()).unwrap()
 }
 
 /// `door("a", "h1:tcp/7 role=edge:udp/8 *:tcp/9", 5_000)`
-fn door(name: &str, steps: &str, within_ms: u64) -> Door {
+pub(crate) fn door(name: &str, steps: &str, within_ms: u64) -> Door {
     let steps = steps.split_whitespace().map(|step| {
         let (hosts, port) = step.split_once(':').unwrap();
         let hosts = match hosts.split_once('=') {
@@ -61,7 +61,7 @@ fn door(name: &str, steps: &str, within_ms: u64) -> Door {
 }
 
 /// Hosts h1 to h4, of which h1 and h2 are `role=edge`.
-fn hosts() -> BTreeMap<u32, (HostName, Labels)> {
+pub(crate) fn hosts() -> BTreeMap<u32, (HostName, Labels)> {
     (1..=4)
         .map(|number| {
             let role = if number <= 2 { "edge" } else { "db" };
@@ -71,7 +71,7 @@ fn hosts() -> BTreeMap<u32, (HostName, Labels)> {
         .collect()
 }
 
-fn matcher(config: Config, doors: &[Door]) -> Matcher {
+pub(crate) fn matcher(config: Config, doors: &[Door]) -> Matcher {
     let mut matcher = Matcher::new(config, 7);
     let hosts = hosts();
     matcher.set_hosts(hosts.iter().map(|(id, (name, labels))| (HostId(*id), name, labels)));
@@ -81,13 +81,13 @@ fn matcher(config: Config, doors: &[Door]) -> Matcher {
 
 /// Makes knocks as agents would: a host's counter rises with each.
 #[derive(Default)]
-struct Knocks {
+pub(crate) struct Knocks {
     counters: BTreeMap<u32, u64>,
 }
 
 impl Knocks {
     /// `knock("h1:tcp/7", 100)`: from source 1, 5 ms uncertain, no fingerprint.
-    fn knock(&mut self, what: &str, ms: u64) -> Observation {
+    pub(crate) fn knock(&mut self, what: &str, ms: u64) -> Observation {
         let (host, port) = what.split_once(':').unwrap();
         let host = host.trim_start_matches('h').parse().unwrap();
         let counter = self.counters.entry(host).or_insert(0);
@@ -103,7 +103,7 @@ impl Knocks {
     }
 
     /// `knocks("h1:tcp/7@0 h2:udp/8@100")`
-    fn knocks(&mut self, all: &str) -> Vec<Observation> {
+    pub(crate) fn knocks(&mut self, all: &str) -> Vec<Observation> {
         all.split_whitespace()
             .map(|one| {
                 let (what, ms) = one.split_once('@').unwrap();

@@ -30,7 +30,7 @@ fn outcome(verdict: Verdict, decisions: Vec<Decision>) -> Outcome {
 }
 
 /// Doors that share ports, over few ports and hosts so that much matches.
-fn doors() -> impl Strategy<Value = Vec<Door>> {
+pub(crate) fn doors() -> impl Strategy<Value = Vec<Door>> {
     let step = (prop::sample::select(vec!["*", "h1", "h2", "h1,h3", "role=edge"]), 1..=4u8);
     let one = (vec(step, 1..=4), prop::sample::select(vec![1_000, 2_000, 4_000u64]));
     vec(one, 1..=3).prop_map(|doors| {
@@ -66,7 +66,7 @@ fn reports() -> impl Strategy<Value = Vec<Observation>> {
 }
 
 /// Reports with delays and redelivery: (report, when it arrives).
-fn deliveries() -> impl Strategy<Value = Vec<(Observation, Timestamp)>> {
+pub(crate) fn deliveries() -> impl Strategy<Value = Vec<(Observation, Timestamp)>> {
     reports().prop_flat_map(|reports| {
         let delay = prop_oneof![3 => 0..20u64, 2 => 0..2_500u64, 1 => 0..9_000u64];
         let again = prop_oneof![8 => Just(None), 1 => (0..5_000u64).prop_map(Some)];
