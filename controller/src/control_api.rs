@@ -227,7 +227,8 @@ impl ControlService for Service {
         request: Request<pb::ExplainRequest>,
     ) -> Result<Response<pb::ExplainResponse>, Status> {
         let caller = check_reveal(&self.shared, &request, request.get_ref().reveal)?;
-        explain::explain(&self.shared, &self.peers, &caller, request.get_ref()).await.map(Response::new)
+        let Self { shared, matching, peers, .. } = self;
+        explain::explain(shared, matching, peers, &caller, request.get_ref()).await.map(Response::new)
     }
 
     async fn overview(

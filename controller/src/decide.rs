@@ -11,6 +11,7 @@ use crate::{
     fleet::Fleet,
     grant::{self, ANSWER_WITHIN, BANS_MAX, Knocked, Refusal, Request},
     metrics::RefusedLabels,
+    recollection::Unanswered,
     record::{Actor, AuditRecord, BanRecord, By, Key, OpeningRecord, Withdrawn},
     shared::{Shared, Standing},
     store::{CHANGES_MAX, Change, Revision, StoreError, Transaction},
@@ -35,6 +36,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 /// Complete knocks that wait so at the same time. Further decisions wait in the queue, and are refused when that is full.
 const WAITING_MAX: usize = 4_096;
+
+/// Why a decision for which the queue has no room is refused.
+pub const TOO_FAR_BEHIND: &str = "the store was too far behind";
 
 /// Openings taken back by one transaction, with an event each.
 pub const CLOSE_MAX: usize = CHANGES_MAX / (1 + audit::CHANGES_EACH);
@@ -121,11 +125,12 @@ async fn carry_out(shared: &Shared, store: &Semaphore, decision: Decision) {
                 reason: String::new(),
             };
             match answer(shared, store, &request).await {
-                Ok(()) | Err(DecideError::Refused(Refusal::Known)) => {}
+                Ok(()) | Err(DecideError::Refused(Refusal::Known)) => forget(shared, &request),
                 // Whoever follows the source now hears of the knock again, and answers it.
                 Err(DecideError::Suspended) if shared.standing() == Standing::Leaving => {}
                 Err(error) => {
                     refused(shared, &error);
+                    remember(shared, &request, &error, false);
                     say_unanswered(shared, &request, &format!("a complete knock opened nothing: {error}"));
                 }
             }
@@ -165,6 +170,7 @@ async fn answer(shared: &Shared, store: &Semaphore, request: &Request) -> Result
                 if awaited.is_none() {
                     let message = format!("a complete knock waits, at most {ANSWER_WITHIN:?}: {error}");
                     say_unanswered(shared, request, &message);
+                    remember(shared, request, &error, true);
                 }
                 error
             }
@@ -172,6 +178,20 @@ async fn answer(shared: &Shared, store: &Semaphore, request: &Request) -> Result
         };
         awaited = Some(error);
         tokio::time::sleep(TRY_AGAIN).await;
+    }
+}
+
+/// Remembers why a complete knock is not answered, for whoever asks why the door is closed.
+fn remember(shared: &Shared, request: &Request, error: &DecideError, waits: bool) {
+    if let Some(end) = request.knocked.as_ref().and_then(|knocked| knocked.end.clone()) {
+        let (source, door, reason) = (request.source, request.door.clone(), error.to_string());
+        shared.refused().add(Unanswered { source, door, end, reason, waits });
+    }
+}
+
+fn forget(shared: &Shared, request: &Request) {
+    if let Some(end) = request.knocked.as_ref().and_then(|knocked| knocked.end.as_ref()) {
+        shared.refused().remove(request.source, &request.door, end);
     }
 }
 

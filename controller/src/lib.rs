@@ -21,6 +21,7 @@ pub mod matching;
 pub mod membership;
 pub mod metrics;
 pub mod peers;
+pub mod recollection;
 pub mod record;
 pub mod seal;
 pub mod serve;

@@ -14,6 +14,7 @@ use std::{
 
 use fleetknock_core::{
     door::DoorName,
+    explain::Outcome,
     host::HostId,
     knock::Observation,
     matcher::{self, Attempt, Matcher, READ_AHEAD, Verdict},
@@ -22,14 +23,18 @@ use fleetknock_core::{
 };
 use fleetknock_proto::v1 as pb;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::{MissedTickBehavior, interval},
 };
 
 use crate::{
-    decide::Decision,
+    decide::{Decision, TOO_FAR_BEHIND},
     grant::Knocked,
     metrics::{RefusedLabels, VerdictLabels},
+    recollection::{Entry, Recollection, Remembered, Unanswered},
     shared::Shared,
     wire,
 };
@@ -60,9 +65,9 @@ pub struct Handle {
 #[error("the matching has stopped")]
 pub struct Stopped;
 
-struct Question {
-    filter: AttemptFilter,
-    answer: oneshot::Sender<Attempts>,
+enum Question {
+    Attempts { filter: AttemptFilter, answer: oneshot::Sender<Attempts> },
+    Knocks { source: Source, since: Timestamp, answer: oneshot::Sender<Remembered> },
 }
 
 /// Which attempts are asked for.
@@ -105,7 +110,17 @@ impl Handle {
     /// When the matching has stopped.
     pub async fn attempts(&self, filter: AttemptFilter) -> Result<Attempts, Stopped> {
         let (answer, wait) = oneshot::channel();
-        self.questions.send(Question { filter, answer }).await.map_err(|_| Stopped)?;
+        self.questions.send(Question::Attempts { filter, answer }).await.map_err(|_| Stopped)?;
+        wait.await.map_err(|_| Stopped)
+    }
+
+    /// What is remembered of a source's knocks, judged from then on.
+    ///
+    /// # Errors
+    /// When the matching has stopped.
+    pub async fn knocks(&self, source: Source, since: Timestamp) -> Result<Remembered, Stopped> {
+        let (answer, wait) = oneshot::channel();
+        self.questions.send(Question::Knocks { source, since, answer }).await.map_err(|_| Stopped)?;
         wait.await.map_err(|_| Stopped)
     }
 }
@@ -118,6 +133,7 @@ pub struct Service {
     batches: mpsc::Receiver<Vec<Observation>>,
     questions: mpsc::Receiver<Question>,
     bans: HashMap<Source, Timestamp>,
+    memory: Recollection,
 }
 
 impl Service {
@@ -130,7 +146,8 @@ impl Service {
         let (batches_in, batches) = mpsc::channel(BATCHES_QUEUE);
         let (questions_in, questions) = mpsc::channel(QUESTIONS_QUEUE);
         let matcher = Matcher::new(config, rand::random());
-        let service = Self { matcher, shared, decisions, batches, questions, bans: HashMap::new() };
+        let memory = Recollection::new(shared.now());
+        let service = Self { matcher, shared, decisions, batches, questions, bans: HashMap::new(), memory };
         (service, Handle { batches: batches_in, questions: questions_in })
     }
 
@@ -196,16 +213,27 @@ impl Service {
             }
             if self.bans.get(&observation.source).is_some_and(|until| *until > now) {
                 *counts.entry("banned").or_default() += 1;
+                self.memory.add(Entry::new(observation, now, Outcome::Banned));
                 continue;
             }
             let verdict = self.matcher.observe(observation, now, &mut found);
             *counts.entry(name(&verdict)).or_default() += 1;
             self.say_progress(&verdict, observation, now);
             for decision in found.drain(..) {
-                let Some(decision) = self.decision(decision, observation, now) else { continue };
-                if self.decisions.try_send(decision).is_err() {
-                    refused += 1;
+                if let matcher::Decision::Complete(complete) = &decision {
+                    let of = complete.knocks.len();
+                    self.memory.add(Entry::completed(observation, now, &complete.door, of));
                 }
+                let Some(decision) = self.decision(decision, observation, now) else { continue };
+                if let Err(TrySendError::Full(lost) | TrySendError::Closed(lost)) =
+                    self.decisions.try_send(decision)
+                {
+                    refused += 1;
+                    self.note_refused(lost);
+                }
+            }
+            if let Some(entry) = Entry::judged(observation, now, verdict) {
+                self.memory.add(entry);
             }
         }
         if refused > 0 {
@@ -249,6 +277,14 @@ impl Service {
         }
     }
 
+    /// Remembers of a complete knock that nobody had time for it.
+    fn note_refused(&self, lost: Decision) {
+        if let Decision::Open { door, source, knocked: Knocked { end: Some(end), .. } } = lost {
+            let reason = TOO_FAR_BEHIND.to_owned();
+            self.shared.refused().add(Unanswered { source, door, end, reason, waits: false });
+        }
+    }
+
     /// Tells watchers of progress beyond a first step; first steps are too many in a flood.
     fn say_progress(&self, verdict: &Verdict, observation: &Observation, now: Timestamp) {
         let Verdict::Advanced { door, step, of } = verdict else {
@@ -270,7 +306,13 @@ impl Service {
     }
 
     fn answer(&self, question: Question) {
-        let Question { filter, answer } = question;
+        let (filter, answer) = match question {
+            Question::Attempts { filter, answer } => (filter, answer),
+            Question::Knocks { source, since, answer } => {
+                let _gone = answer.send(self.memory.of(source, since));
+                return;
+            }
+        };
         let stats = self.matcher.stats();
         if filter.none {
             let _gone =

@@ -27,6 +27,7 @@ use crate::{
     fleet::Fleet,
     grant,
     metrics::{Metrics, pushes::Pushes},
+    recollection::Refused,
     record::{Actor, Boot, Key, Packet},
     sessions::{FleetWide, Sessions},
     status::Statuses,
@@ -97,6 +98,7 @@ pub struct Shared {
     denials: mpsc::Sender<Denied>,
     denied: Mutex<Option<mpsc::Receiver<Denied>>>,
     lines: OnceLock<Lines>,
+    refused: Mutex<Refused>,
 }
 
 /// The fleet's copy and what hangs on it, under one lock that is never held across an await.
@@ -147,6 +149,13 @@ struct SharedClock {
     uncertainty_us: AtomicU64,
 }
 
+impl State {
+    /// The run of a host's agent that has this number, if it is known still.
+    pub fn boot(&self, host: &HostName, number: u32) -> Option<Boot> {
+        self.boots.of_number(host, number)
+    }
+}
+
 impl Shared {
     /// The shared parts around a store and the fleet as it was read from it.
     pub fn new(parts: Parts) -> Self {
@@ -175,6 +184,7 @@ impl Shared {
             denials,
             denied: Mutex::new(Some(denied)),
             lines: OnceLock::new(),
+            refused: Mutex::default(),
         }
     }
 
@@ -346,6 +356,11 @@ impl Shared {
     /// The events from now on.
     pub fn events(&self) -> broadcast::Receiver<Said> {
         self.events.subscribe()
+    }
+
+    /// Complete knocks that were not answered. Few: nothing that is fast waits for this lock.
+    pub fn refused(&self) -> MutexGuard<'_, Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of a run of a host's agent. Only the last few runs are known: an earlier one would count as new.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleetknock_core::{host::HostName, port::PortRange, time::Timestamp};
+use fleetknock_core::{explain::Outcome, host::HostName, port::PortRange, time::Timestamp};
 use fleetknock_proto::{convert, v1 as pb};
 
 use crate::{
@@ -160,6 +160,42 @@ pub fn actor(actor: &Actor) -> pb::Actor {
 pub fn field_change(change: &FieldChange) -> pb::FieldChange {
     let FieldChange { field, before, after } = change.clone();
     pb::FieldChange { field, before, after }
+}
+
+/// What a knock was.
+pub fn knock_outcome(outcome: Outcome) -> pb::KnockOutcome {
+    match outcome {
+        Outcome::Known => pb::KnockOutcome::Unspecified,
+        Outcome::Banned => pb::KnockOutcome::Banned,
+        Outcome::NoRoom => pb::KnockOutcome::NoRoom,
+        Outcome::Ping => pb::KnockOutcome::Ping,
+        Outcome::Future => pb::KnockOutcome::Future,
+        Outcome::TooLate => pb::KnockOutcome::TooLate,
+        Outcome::Miss => pb::KnockOutcome::Miss,
+        Outcome::Repeat => pb::KnockOutcome::Repeat,
+        Outcome::Waiting => pb::KnockOutcome::Waiting,
+        Outcome::Step => pb::KnockOutcome::Step,
+        Outcome::Completed => pb::KnockOutcome::Completed,
+        Outcome::Refused => pb::KnockOutcome::Refused,
+    }
+}
+
+/// What a peer says a knock was; nothing when it says what this controller does not know.
+pub fn outcome(outcome: pb::KnockOutcome) -> Option<Outcome> {
+    Some(match outcome {
+        pb::KnockOutcome::Unspecified => return None,
+        pb::KnockOutcome::Banned => Outcome::Banned,
+        pb::KnockOutcome::NoRoom => Outcome::NoRoom,
+        pb::KnockOutcome::Ping => Outcome::Ping,
+        pb::KnockOutcome::Future => Outcome::Future,
+        pb::KnockOutcome::TooLate => Outcome::TooLate,
+        pb::KnockOutcome::Miss => Outcome::Miss,
+        pb::KnockOutcome::Repeat => Outcome::Repeat,
+        pb::KnockOutcome::Waiting => Outcome::Waiting,
+        pb::KnockOutcome::Step => Outcome::Step,
+        pb::KnockOutcome::Completed => Outcome::Completed,
+        pb::KnockOutcome::Refused => Outcome::Refused,
+    })
 }
 
 /// An event of which nothing but this is known.

@@ -265,6 +265,8 @@ pub enum Verdict {
         late: Duration,
         /// How long it took in all.
         took: Duration,
+        /// The last of them.
+        knock: ObservationId,
     },
     /// A local service has the step's port wherever it may be knocked.
     PortInUse {

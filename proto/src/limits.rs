@@ -8,6 +8,8 @@ pub const MESSAGE_MAX: usize = 4 * 1024 * 1024;
 pub const OBSERVATIONS_MAX: usize = 4_096;
 /// Labels on a host or a door, or in a selector.
 pub const LABELS_MAX: usize = fleetknock_core::host::LABELS_MAX;
+/// Ranges of ports in use by a host's services.
+pub const IN_USE_MAX: usize = 1_024;
 /// Addresses of a host, and networks in a list of networks.
 pub const ADDRESSES_MAX: usize = 256;
 /// Names in a selector.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use fleetknock_core::{
     host::{HostId, HostName, Labels},
+    port::PortRange,
     time::Timestamp,
 };
 use fleetknock_proto::{limits, status as refuse, v1 as pb};
@@ -86,13 +87,14 @@ pub fn parse(hello: pb::Hello) -> Result<Greeting, Status> {
 /// A host's report with its texts and lists cut to their bounds.
 ///
 /// # Errors
-/// INVALID_ARGUMENT when an address in it is none, or there are too many.
+/// INVALID_ARGUMENT when an address or a range of ports in it is none, or there are too many addresses.
 pub fn bounded(report: pb::HostReport) -> Result<pb::HostReport, Status> {
     Ok(pb::HostReport {
         last_repair: text(report.last_repair),
         warnings: report.warnings.into_iter().take(16).map(text).collect(),
         addresses: addresses(report.addresses)?,
         guard_counts: report.guard_counts.into_iter().take(GUARD_COUNTS_MAX).collect(),
+        in_use: in_use(report.in_use)?,
         ..report
     })
 }
@@ -132,6 +134,11 @@ fn addresses(texts: Vec<String>) -> Result<Vec<String>, Status> {
     let parsed: Result<Vec<std::net::IpAddr>, _> = texts.iter().map(|text| text.parse()).collect();
     let parsed = parsed.map_err(|_| refuse::invalid("addresses", "not an IP address"))?;
     Ok(parsed.into_iter().map(|address| address.to_string()).collect())
+}
+
+fn in_use(ranges: Vec<pb::PortRange>) -> Result<Vec<pb::PortRange>, Status> {
+    let parsed = ranges.into_iter().take(limits::IN_USE_MAX).map(PortRange::try_from);
+    parsed.map(|range| Ok(range?.into())).collect()
 }
 
 /// Texts of an agent go to logs and terminals: no control characters, not too long.

@@ -272,7 +272,7 @@ pub(super) async fn list(
 }
 
 /// Writes down that steps are shown, before they are: when that cannot be written they are not shown.
-async fn revealed(
+pub(super) async fn revealed(
     shared: &Shared,
     caller: &Caller,
     message: &str,

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How openings stand on their hosts, by what any controller was told; and who did not say what it was told.
-async fn describe(
+pub(super) async fn describe(
     shared: &Shared,
     peers: &Peers,
     openings: &[OpeningRecord],

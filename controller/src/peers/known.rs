@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleetknock_core::{host::HostName, time::Timestamp};
+use fleetknock_core::{explain::Outcome, host::HostName, time::Timestamp};
 use fleetknock_proto::{convert, limits, status as refuse, v1 as pb};
 use tokio::time::Instant;
 use tonic::Status;
@@ -12,6 +12,8 @@ use super::{Peers, route::Link};
 use crate::{
     control_api::{door_name, optional, page::Page, source},
     matching::{self, AttemptFilter},
+    recollection::{Entry, Unanswered},
+    record::{Boot, Packet},
     sessions::Info,
     shared::{Shared, Standing, State},
     status::{Report, State as OnHost},
@@ -23,6 +25,9 @@ pub(crate) const ASKED_MAX: usize = limits::PAGE_MAX;
 
 /// Ports whose counts are told of one host among others.
 const GUARD_COUNTS_IN_LISTS: usize = 64;
+
+/// Ranges of ports in use that are told of one host among others.
+const IN_USE_IN_LISTS: usize = 256;
 
 /// Characters of a host's reason for a failure.
 const REASON_MAX: usize = 300;
@@ -110,13 +115,14 @@ pub(super) fn connected_hosts(shared: &Shared) -> Vec<pb::Host> {
     state.sessions.hosts().filter_map(|name| host(shared, &state, name)).map(in_a_list).collect()
 }
 
-/// A host among others: of what its guard counted only the busiest ports, so that a page of hosts fits in a message.
+/// A host among others: of what its guard counted only the busiest ports, and not all ports in use, so that a page of hosts fits in a message.
 fn in_a_list(mut host: pb::Host) -> pb::Host {
     if host.guard_counts.len() > GUARD_COUNTS_IN_LISTS {
         let packets = |count: &pb::GuardCount| count.dropped.saturating_add(count.observed);
         host.guard_counts.sort_by_key(|count| std::cmp::Reverse(packets(count)));
         host.guard_counts.truncate(GUARD_COUNTS_IN_LISTS);
     }
+    host.in_use.truncate(IN_USE_IN_LISTS);
     host
 }
 
@@ -146,6 +152,7 @@ fn host(shared: &Shared, state: &State, name: &HostName) -> Option<pb::Host> {
         warnings: report.warnings,
         revision: report.revision,
         guard_counts: report.guard_counts,
+        in_use: report.in_use,
         ..pb::Host::default()
     })
 }
@@ -234,6 +241,64 @@ pub(crate) async fn attempts(
         sources_limit: found.limit.into(),
         unanswered: Vec::new(),
     })
+}
+
+/// What this controller remembers of a source's knocks.
+pub(crate) async fn knocks(
+    shared: &Shared,
+    matching: &matching::Handle,
+    request: &pb::OwnKnocksRequest,
+) -> Result<pb::OwnKnocksResponse, Status> {
+    let source = source("source", &request.source)?;
+    let remembered = matching.knocks(source, Timestamp::from_micros(request.since_us)).await;
+    let remembered = remembered.map_err(|stopped| unavailable(shared, &stopped.to_string()))?;
+    let refused: Vec<_> = shared.refused().of(source).cloned().collect();
+    let state = shared.state();
+    let knocks = remembered.entries.iter().filter_map(|entry| {
+        let host = state.fleet.host_name(entry.observation().id.host)?;
+        Some(knock(shared, &state, host, entry, &refused))
+    });
+    Ok(pb::OwnKnocksResponse {
+        knocks: knocks.collect(),
+        remembered_from_us: remembered.complete_from.as_micros(),
+    })
+}
+
+fn knock(
+    shared: &Shared,
+    state: &State,
+    host: &HostName,
+    entry: &Entry,
+    refused: &[Unanswered],
+) -> pb::KnockSeen {
+    let seen = entry.observation();
+    // A run that is no longer known has no name; its number, which is no run's name, tells it from others.
+    let boot = state.boot(host, seen.id.boot).unwrap_or(Boot(u128::from(seen.id.boot).to_be_bytes()));
+    let refused = refused.iter().find(|unanswered| {
+        let Packet { host: on, boot: of, counter } = &unanswered.end;
+        (on, *of, *counter) == (host, boot, seen.id.counter)
+            && entry.door.as_ref().is_none_or(|door| **door == unanswered.door)
+    });
+    let outcome = if refused.is_some() { Outcome::Refused } else { entry.outcome };
+    let door = entry.door.as_deref().or(refused.map(|unanswered| &unanswered.door));
+    pb::KnockSeen {
+        host: host.to_string(),
+        time_us: seen.time.as_micros(),
+        uncertainty_us: wire::micros(seen.uncertainty),
+        port: Some(seen.port.into()),
+        hidden: false,
+        outcome: wire::knock_outcome(outcome).into(),
+        door: door.map(ToString::to_string).unwrap_or_default(),
+        step: entry.step.into(),
+        of: entry.of.into(),
+        message: refused.map(|unanswered| unanswered.reason.clone()).unwrap_or_default(),
+        controller: shared.name.to_string(),
+        judged_us: entry.judged_at().as_micros(),
+        boot: boot.0.to_vec(),
+        counter: seen.id.counter,
+        fingerprint: seen.fingerprint,
+        waits: refused.is_some_and(|unanswered| unanswered.waits),
+    }
 }
 
 /// The names of a question.

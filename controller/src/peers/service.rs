@@ -119,9 +119,9 @@ impl PeerService for Service {
 
     async fn own_knocks(
         &self,
-        _request: Request<pb::OwnKnocksRequest>,
+        request: Request<pb::OwnKnocksRequest>,
     ) -> Result<Response<pb::OwnKnocksResponse>, Status> {
-        Err(Status::unimplemented("own_knocks"))
+        known::knocks(&self.shared, &self.matching, request.get_ref()).await.map(Response::new)
     }
 
     async fn own_overview(

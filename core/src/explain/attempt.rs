@@ -234,11 +234,12 @@ impl<'a> Burst<'a> {
         let whole = chain.len() == self.total();
         let all = self.knocks.iter().map(|seen| &seen.observation);
         let wrong = all.filter(|knock| {
-            !chain.iter().any(|step| step.id == knock.id)
-                && chain.first().is_none_or(|first| !before(knock, first))
-                && !(whole && chain.last().is_some_and(|last| before(last, knock)))
-                && !self.repeats(chain, knock)
-                && (!chain.is_empty() || self.concerns(knock))
+            let stands = chain.iter().any(|step| step.id == knock.id) || self.repeats(chain, knock);
+            let earlier = chain.first().is_some_and(|first| before(knock, first));
+            let later = whole && chain.last().is_some_and(|last| before(last, knock));
+            // Without a single step, only what concerns the door can tell anything.
+            let unrelated = chain.is_empty() && !self.concerns(knock);
+            !(stands || earlier || later || unrelated)
         });
         let wrong = wrong.min_by_key(|knock| (knock.time, Reverse(knock.id)))?;
         let after = chain.iter().filter(|step| !before(wrong, step) && step.time <= wrong.time).count();
@@ -298,6 +299,7 @@ impl<'a> Burst<'a> {
         let took = last.since(first);
         let late = took.checked_sub(self.sequence.within).filter(|late| !late.is_zero())?;
         let step = chain.iter().position(|step| step.time.since(first) > self.sequence.within)?;
-        Some(Verdict::TooSlow { step: step + 1, late, took })
+        let knock = chain.iter().find(|step| step.time == last)?.id;
+        Some(Verdict::TooSlow { step: step + 1, late, took, knock })
     }
 }

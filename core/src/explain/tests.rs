@@ -60,11 +60,13 @@ fn a_right_port_at_a_wrong_host_is_told_with_the_host() {
 #[test]
 fn what_came_too_late_is_told_by_packet_times() {
     let told = tell("h1:tcp/7@0 h3:udp/8@100 h4:tcp/9@8200");
-    let late = Duration::from_millis(3_200);
-    assert_eq!(told.verdict, Verdict::TooSlow { step: 3, late, took: Duration::from_millis(8_200) });
+    let (late, took) = (Duration::from_millis(3_200), Duration::from_millis(8_200));
+    let knock = ObservationId { host: HostId(4), boot: 1, counter: 1 };
+    assert_eq!(told.verdict, Verdict::TooSlow { step: 3, late, took, knock });
     let told = tell("h1:tcp/7@0 h3:udp/8@5001");
     let (late, took) = (Duration::from_millis(1), Duration::from_millis(5_001));
-    assert_eq!(told.verdict, Verdict::TooSlow { step: 2, late, took });
+    let knock = ObservationId { host: HostId(3), boot: 1, counter: 1 };
+    assert_eq!(told.verdict, Verdict::TooSlow { step: 2, late, took, knock });
 }
 
 #[test]
@@ -188,7 +190,7 @@ proptest! {
                 Verdict::Refused { .. } | Verdict::Expired { .. } => {
                     prop_assert!(completed, "{told:?} though no knock was complete");
                 }
-                Verdict::TooSlow { late, took, step } => {
+                Verdict::TooSlow { late, took, step, .. } => {
                     prop_assert_eq!(*late, *took - sequence.within);
                     prop_assert!(!late.is_zero() && (1..=told.total).contains(step));
                 }

@@ -1540,6 +1540,12 @@ pub struct KnockSeen {
     pub boot: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "14")]
     pub counter: u64,
+    /// Equal for a packet and its retransmission; 0: cannot tell. Between controllers only.
+    #[prost(uint32, tag = "15")]
+    pub fingerprint: u32,
+    /// Of a refused one: it is tried again for a while yet.
+    #[prost(bool, tag = "16")]
+    pub waits: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DoorExplained {
