@@ -107,9 +107,15 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = duration)]
     pub host_certificates_for: Duration,
 
-    /// Where to serve the dashboard and the control API as JSON, and /live, /ready and /metrics; not at all unless given
+    /// Where to serve the dashboard and the control API as JSON, and /live, /ready and /metrics: HTTPS with the files of
+    /// --tls-cert, with --insecure HTTP; not at all unless given
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     pub http: Option<SocketAddr>,
+
+    /// Where to serve /live, /ready and /metrics alone, in plain HTTP, for probes and scrapers on a private address; not
+    /// at all unless given
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
+    pub http_plain: Option<SocketAddr>,
 
     /// Append events as JSON lines to this file, - for standard output: who did what, from where, and what changed
     #[arg(long, value_name = "FILE")]
@@ -248,7 +254,10 @@ impl Settings {
 
     /// What of root's power is needed: none, but for a port that only root may listen on (ip(7)).
     pub fn capabilities(&self) -> Vec<Capability> {
-        let ports = [Some(self.listen), self.http].into_iter().flatten().map(|address| address.port());
+        let ports = [Some(self.listen), self.http, self.http_plain]
+            .into_iter()
+            .flatten()
+            .map(|address| address.port());
         let reserved = ports.filter(|port| (1..1024).contains(port)).count() > 0;
         reserved.then_some(Capability::CAP_NET_BIND_SERVICE).into_iter().collect()
     }

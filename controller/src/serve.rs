@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
+use axum::Router;
 use fleetknock_core::matcher;
 use fleetknock_proto::{
     limits,
@@ -75,10 +76,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let trust = with_issuer(trust, &settings)?;
     let listener = admin::listen("--listen", settings.listen).await?;
     let entrance = Entrance::new(listener, &trust)?;
-    let admin = match settings.http {
-        Some(address) => Some(Admin::bind("--http", address).await?),
-        None => None,
-    };
+    let web = Web::default();
+    let mut admins = Vec::new();
+    if let Some(address) = settings.http {
+        let admin = web.entrance(Admin::bind("--http", address).await?, &trust)?;
+        admins.push(("dashboard", admin, web.routes()));
+    }
+    if let Some(address) = settings.http_plain {
+        admins.push(("admin server", Admin::bind("--http-plain", address).await?, Router::new()));
+    }
     let readiness = Readiness::new();
     let (store_latch, served) = (readiness.latch("store read"), readiness.latch("gRPC served"));
     let joined = readiness.latch("joined the fleet");
@@ -88,18 +94,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     register_process(&mut registry, "fleetknock_controller", env!("CARGO_PKG_VERSION"));
     entrance.register(&trust, registry.sub_registry_with_prefix("fleetknock_controller"));
 
-    let (drain, web) = (Drain::new(), Web::default());
+    let drain = Drain::new();
     if let Trust::Mutual { credentials, .. } = &trust {
         drain.spawn(credentials.clone().follow(tls::FOLLOW_EVERY, drain.token()));
     }
-    if let Some(admin) = admin {
-        let mut routes = admin::routes(readiness.clone(), Arc::new(registry));
-        // In TLS there is no dashboard yet: its port is plain.
-        if matches!(trust, Trust::Plain) {
-            routes = routes.merge(web.routes());
-        }
+    let registry = Arc::new(registry);
+    for (name, admin, more) in admins {
+        let routes = admin::routes(readiness.clone(), registry.clone()).merge(more);
         let stop = drain.token();
-        drain.spawn_vital("admin server", async move { Ok(admin.serve(routes, stop).await?) });
+        drain.spawn_vital(name, async move { Ok(admin.serve(routes, stop).await?) });
     }
 
     let store = store::open(&settings.store_of_fleet()?)
@@ -275,7 +278,8 @@ impl Grpc {
         let gate = GateLayer::new(shared.clone(), refusals.clone());
         let callers = LimitsLayer::new(&shared.trust, shared.metrics.clone());
         let Entrances { grpc: entrance, web } = entrances;
-        web.open(Api::new(control.clone(), &gate, &callers).context("cannot serve the API as JSON")?);
+        let api = Api::new(control.clone(), gate.clone(), &callers, refusals.clone());
+        web.open(api.context("cannot serve the API as JSON")?);
         let leave = async move {
             drain.started().await;
             // The others must know that the sources are theirs before the agents come to them.

@@ -69,6 +69,17 @@ impl Trust {
         }
     }
 
+    /// How browsers and scrapers are let in at the port of the dashboard; nothing in plain text. They may come without a
+    /// certificate: the dashboard's files are for everybody, and a call may show a token.
+    ///
+    /// # Errors
+    /// When there is no certificate to show.
+    pub fn browsers(&self) -> Result<Option<Acceptor>, NoCertificate> {
+        let Self::Mutual { fleet, credentials, .. } = self else { return Ok(None) };
+        let clients = Clients::Optional(rule(fleet, Expected::Anybody));
+        Acceptor::new(credentials.clone(), clients).map(Some)
+    }
+
     /// Dials a peer of this name and nobody else; nothing in plain text.
     pub fn connector(&self, peer: &HostName) -> Option<Connector> {
         let Self::Mutual { fleet, credentials, .. } = self else { return None };

@@ -1,8 +1,9 @@
 //! The admin server: `/live`, `/ready` and `/metrics` over HTTP, for orchestrators and Prometheus.
 //!
-//! It serves no secrets and changes nothing, but is meant for a private address all the same. It has 64 connections: when
-//! all are taken, a new one is given the place of the oldest of the address that holds most, so that those who begin
-//! requests and never end them hold up nobody; and one from which nothing comes for 75 s is closed.
+//! It serves no secrets and changes nothing, but is meant for a private address all the same; a program may serve more
+//! beside it, in TLS. It has 64 connections unless it is given more: when all are taken, a new one is given the place of the
+//! oldest of the address that holds most, so that those who begin requests and never end them hold up nobody; and one over
+//! which nothing comes, and nothing could be sent, for 75 s is closed.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,7 +19,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::entrance::Entrance;
-use crate::{metrics::exposition, ready::Readiness, tls::Peer};
+use crate::{
+    metrics::exposition,
+    ready::Readiness,
+    tls::{Acceptor, Incoming, Limits, Peer, Spoken},
+};
 
 mod entrance;
 
@@ -31,6 +36,8 @@ const IDLE_MAX: Duration = Duration::from_secs(75);
 #[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
+    acceptor: Option<Acceptor>,
+    connections: usize,
 }
 
 /// Binds a TCP listener; `setting` is the flag that gave the address, for the error.
@@ -47,7 +54,20 @@ impl Admin {
     /// # Errors
     /// As [`listen`].
     pub async fn bind(setting: &'static str, address: SocketAddr) -> Result<Self, ListenError> {
-        Ok(Self { listener: listen(setting, address).await? })
+        let listener = listen(setting, address).await?;
+        Ok(Self { listener, acceptor: None, connections: CONNECTIONS })
+    }
+
+    /// In TLS, with HTTP/1.1 within it.
+    #[must_use]
+    pub fn with_tls(self, acceptor: Acceptor) -> Self {
+        Self { acceptor: Some(acceptor.speaking(Spoken::Http1)), ..self }
+    }
+
+    /// With so many connections at a time; in TLS as many with a certificate and as many without.
+    #[must_use]
+    pub fn with_connections(self, connections: usize) -> Self {
+        Self { connections, ..self }
     }
 
     /// Where it listens: tells the port when 0 was asked for.
@@ -63,7 +83,18 @@ impl Admin {
     /// # Errors
     /// When accepting connections fails for good.
     pub async fn serve(self, routes: Router, stop: CancellationToken) -> io::Result<()> {
-        let entrance = Entrance::new(self.listener, CONNECTIONS, IDLE_MAX)?;
+        let address = self.listener.local_addr()?;
+        let limits = Limits {
+            connections: self.connections,
+            without_certificate: self.connections,
+            of_one: self.connections,
+            ..Limits::default()
+        };
+        let incoming = match self.acceptor {
+            Some(acceptor) => Incoming::tls(self.listener, acceptor, limits),
+            None => Incoming::plain(self.listener, limits),
+        };
+        let entrance = Entrance::new(incoming, address, IDLE_MAX);
         let served = routes.into_make_service_with_connect_info::<Peer>();
         axum::serve(entrance, served).with_graceful_shutdown(stop.cancelled_owned()).await
     }

@@ -42,7 +42,7 @@ pub use self::{
     crowd::network,
     files::{FileError, Files, Material, Own, OwnFiles},
     incoming::{Incoming, Limits, Outcome, Refusal},
-    server::{Acceptor, Clients, NoCertificate},
+    server::{Acceptor, Clients, NoCertificate, Spoken},
     settings::Settings,
     vouch::NotVouchedFor,
 };

@@ -83,6 +83,9 @@ const ROLES: [(&str, Role); 27] = [
 /// The one call that judges what its caller shows by itself; whom it does not let in is noted here all the same.
 const ENROL: &str = "/fleetknock.v1.EnrolmentService/Enrol";
 
+/// A call that a user of any role may make.
+const FOR_EVERY_USER: &str = "/fleetknock.v1.ControlService/WatchEvents";
+
 /// What a user must be at least to see the steps of a door ([`fleetknock_proto::v1::GetDoorRequest::reveal`]). The one
 /// right that hangs on what is in a request: the handlers ask for it.
 pub const REVEALS: Role = Role::Admin;
@@ -246,6 +249,21 @@ impl GateLayer {
         Self { shared, refusals }
     }
 
+    /// Who makes a call that every user may make, as the gate judges it; a refusal takes as long as any other.
+    ///
+    /// # Errors
+    /// As [`judge`].
+    pub async fn who(&self, headers: http::HeaderMap, peer: Peer) -> Result<Caller, Status> {
+        let mut request = http::Request::new(());
+        *request.uri_mut() = http::Uri::from_static(FOR_EVERY_USER);
+        *request.headers_mut() = headers;
+        request.extensions_mut().insert(peer);
+        match self.judge(&mut request) {
+            Ok(caller) => Ok(caller),
+            Err((status, answer)) => Err(in_time(status, answer).await),
+        }
+    }
+
     fn judge<B>(&self, request: &mut http::Request<B>) -> Result<Caller, (Status, Answer)> {
         // In plain text a token is nothing: anybody may do everything, and anybody on the way could have read it.
         let token = bearer::take(request.headers_mut());
@@ -318,13 +336,17 @@ where
 
 /// A refusal on its way, when it is time.
 async fn answered(status: Status, answer: Answer) -> http::Response<Body> {
+    in_time(status, answer).await.into_http()
+}
+
+async fn in_time(status: Status, answer: Answer) -> Status {
     match answer {
-        Answer::Now => status.into_http(),
-        Answer::Exhausted(status) => status.into_http(),
+        Answer::Now => status,
+        Answer::Exhausted(status) => status,
         Answer::Later(place) => {
             tokio::time::sleep(ANSWER_AFTER).await;
             drop(place);
-            status.into_http()
+            status
         }
     }
 }

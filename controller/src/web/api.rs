@@ -5,12 +5,17 @@ use std::{convert::Infallible, time::Duration};
 use axum::{
     body::{Body, to_bytes},
     extract::{ConnectInfo, Path, State},
-    http::{HeaderMap, Uri, header, uri::PathAndQuery},
+    http::{
+        HeaderMap, HeaderName, Uri,
+        header::{self, AUTHORIZATION},
+        uri::PathAndQuery,
+    },
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
     },
 };
+use bytes::Bytes;
 use fleetknock_proto::{limits, status as refuse, v1::control_service_server::ControlServiceServer};
 use fleetknock_runtime::tls::Peer;
 use futures::{Stream, StreamExt as _, stream};
@@ -23,36 +28,48 @@ use super::{
     Web,
     answer::{self, Refused},
     json::{self, Method, Methods, MethodsError},
+    origin, session,
 };
 use crate::{
     control_api,
     limits::{ANSWER_MAX, Limited, LimitsLayer, REQUEST_MAX},
-    trust::gate::{Gate, GateLayer},
+    trust::{
+        Refusals,
+        gate::{Gate, GateLayer},
+    },
 };
 
 /// How often a stream of events says that it lives; proxies give up silent ones, mostly after a minute.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// What of a request's headers a call has too: who makes it, and which trace it belongs to.
-const PASSED_ON: [&str; 3] = ["authorization", "traceparent", "tracestate"];
+const PASSED_ON: [HeaderName; 3] =
+    [AUTHORIZATION, HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")];
 
 /// Makes calls of the control service, as they are made over gRPC.
 #[derive(Clone)]
 pub struct Api {
-    stack: Gate<Limited<ControlServiceServer<control_api::Service>>>,
+    stack: Stack,
     methods: Methods,
+    pub(super) gate: GateLayer,
+    pub(super) refusals: Refusals,
 }
 
+type Stack = Gate<Limited<ControlServiceServer<control_api::Service>>>;
+
 impl Api {
-    /// Calls pass this gate and these limits, which they share with those over gRPC.
+    /// Calls pass this gate and these limits, which they share with those over gRPC; whose certificate is refused is noted
+    /// as there.
     ///
     /// # Errors
     /// When the descriptors that are part of the program are broken.
     pub fn new(
         control: ControlServiceServer<control_api::Service>,
-        gate: &GateLayer,
+        gate: GateLayer,
         callers: &LimitsLayer,
+        refusals: Refusals,
     ) -> Result<Self, MethodsError> {
-        Ok(Self { stack: gate.layer(callers.layer(control)), methods: Methods::new()? })
+        let stack = gate.layer(callers.layer(control));
+        Ok(Self { stack, methods: Methods::new()?, gate, refusals })
     }
 
     fn method(&self, name: &str) -> Result<Method, Status> {
@@ -85,13 +102,9 @@ pub(super) async fn call(
     let answering = async {
         let api = web.api()?;
         let method = api.method(&name)?;
-        check_kind(&headers)?;
-        let body = timeout(ANSWER_MAX, to_bytes(body, REQUEST_MAX)).await;
-        let body = body.map_err(|_| Status::deadline_exceeded("the body came too slowly"))?;
-        let body = body.map_err(|error| {
-            Status::out_of_range(format!("the body: {error}; it may have {REQUEST_MAX} bytes"))
-        })?;
-        let request = request(method.read(&body)?, &peer, &headers);
+        origin::check_change(&headers)?;
+        let request = method.read(&read(body).await?)?;
+        let request = as_grpc(request, peer, &headers);
         let answer = api.grpc().await?.unary(request, path(&method)?, method.codec()).await?;
         json::write(answer.get_ref())
     };
@@ -111,7 +124,8 @@ pub(super) async fn watch(
     let watching = async {
         let api = web.api()?;
         let method = api.method("WatchEvents")?;
-        let request = request(asked_for(&method, uri.query().unwrap_or_default())?, &peer, &headers);
+        origin::check(&headers)?;
+        let request = as_grpc(asked_for(&method, uri.query().unwrap_or_default())?, peer, &headers);
         let told = api.grpc().await?.server_streaming(request, path(&method)?, method.codec()).await?;
         Ok::<_, Status>(told.into_inner())
     };
@@ -150,30 +164,37 @@ fn sent(
     }))
 }
 
+/// The body of a request, as far as one may be.
+pub(super) async fn read(body: Body) -> Result<Bytes, Status> {
+    let read = timeout(ANSWER_MAX, to_bytes(body, REQUEST_MAX)).await;
+    let read = read.map_err(|_| Status::deadline_exceeded("the body came too slowly"))?;
+    read.map_err(|error| Status::out_of_range(format!("the body: {error}; it may have {REQUEST_MAX} bytes")))
+}
+
 /// The call as it is made over gRPC: by the same peer, who shows the same.
-fn request(message: DynamicMessage, peer: &Peer, headers: &HeaderMap) -> Request<DynamicMessage> {
-    let mut passed_on = HeaderMap::new();
+fn as_grpc(message: DynamicMessage, peer: Peer, headers: &HeaderMap) -> Request<DynamicMessage> {
+    let mut request = Request::new(message);
+    *request.metadata_mut() = MetadataMap::from_headers(shown(&peer, headers));
+    request.extensions_mut().insert(peer);
+    request
+}
+
+/// What of a request's headers a call has too. A cookie counts where nothing else is shown: a browser sends it unasked.
+pub(super) fn shown(peer: &Peer, headers: &HeaderMap) -> HeaderMap {
+    let mut shown = HeaderMap::new();
     for name in PASSED_ON {
-        for value in headers.get_all(name) {
-            passed_on.append(name, value.clone());
+        for value in headers.get_all(&name) {
+            shown.append(&name, value.clone());
         }
     }
-    let mut request = Request::new(message);
-    *request.metadata_mut() = MetadataMap::from_headers(passed_on);
-    request.extensions_mut().insert(peer.clone());
-    request
+    if !shown.contains_key(AUTHORIZATION) && peer.certificate.is_none() {
+        for bearer in session::cookies(headers) {
+            shown.append(AUTHORIZATION, bearer);
+        }
+    }
+    shown
 }
 
 fn path(method: &Method) -> Result<PathAndQuery, Status> {
     method.path().parse().map_err(|_| Status::internal("the method has no path"))
-}
-
-/// A page of somebody else can send other kinds without being asked (fetch.spec.whatwg.org, CORS-safelisted).
-fn check_kind(headers: &HeaderMap) -> Result<(), Status> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if kind.eq_ignore_ascii_case("application/json") {
-        return Ok(());
-    }
-    Err(refuse::invalid("content-type", "write it as JSON, with the header content-type: application/json"))
 }

@@ -87,6 +87,7 @@ impl Controller {
         let joined = readiness.latch("joined");
         let web = Web::default();
         let http = Admin::bind("--http", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let http = web.entrance(http, &shared.trust).unwrap();
         let http_address = http.address().unwrap();
         let (routes, stop) = (web.routes(), drain.token());
         drain.spawn_vital("admin server", async move { Ok(http.serve(routes, stop).await?) });

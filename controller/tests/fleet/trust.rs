@@ -317,7 +317,7 @@ impl Office {
     }
 
     /// A new certificate for this path of a URI, in files.
-    fn own(&self, who: &str) -> OwnFiles {
+    pub(crate) fn own(&self, who: &str) -> OwnFiles {
         let order = Order {
             common_name: "somebody".to_owned(),
             uri: format!("fleetknock://{}/{who}", self.fleet),

@@ -8,6 +8,8 @@ use crate::{
 };
 
 mod browser;
+mod sessions;
+mod trusted;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_asked_as_json_is_what_is_asked_over_grpc() {
@@ -49,7 +51,14 @@ async fn a_refusal_says_which_field_is_wrong() {
     let large = json!({"door": "x".repeat(fleetknock_controller::limits::REQUEST_MAX)});
     let large = browser.call("Open", &large).await;
     assert_eq!((large.status, &large.json()["code"]), (400, &json!("OUT_OF_RANGE")));
-    let form = browser.send("POST", "/api/v1/ListBans", &[("content-type", "text/plain")], "{}").await;
+    let form = browser
+        .send(
+            "POST",
+            "/api/v1/ListBans",
+            &[("content-type", "text/plain"), ("fleetknock-request", "1")],
+            "{}",
+        )
+        .await;
     assert_eq!((form.status, &form.json()["details"][0]["field"]), (400, &json!("content-type")));
 }
 

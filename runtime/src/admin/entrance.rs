@@ -14,12 +14,11 @@ use axum::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpListener,
     time::{Instant, Sleep, sleep},
 };
 use tokio_stream::StreamExt as _;
 
-use crate::tls::{Connection, Incoming, Limits, Peer};
+use crate::tls::{Connection, Incoming, Peer};
 
 /// Connections as they come in.
 #[derive(Debug)]
@@ -39,10 +38,8 @@ pub struct Heard {
 }
 
 impl Entrance {
-    pub(super) fn new(listener: TcpListener, most: usize, idle_max: Duration) -> io::Result<Self> {
-        let address = listener.local_addr()?;
-        let limits = Limits { connections: most, of_one: most, ..Limits::default() };
-        Ok(Self { incoming: Incoming::plain(listener, limits), address, idle_max })
+    pub(super) fn new(incoming: Incoming, address: SocketAddr, idle_max: Duration) -> Self {
+        Self { incoming, address, idle_max }
     }
 }
 

@@ -89,7 +89,8 @@ async fn who_never_ends_a_request_holds_up_nobody() {
 async fn a_silent_connection_is_closed() {
     let listener = listen("--http", "127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let entrance = Entrance::new(listener, 4, Duration::from_millis(100)).unwrap();
+    let incoming = Incoming::plain(listener, Limits::default());
+    let entrance = Entrance::new(incoming, address, Duration::from_millis(100));
     let serving = tokio::spawn(axum::serve(entrance, Router::new()).into_future());
     let mut silent = TcpStream::connect(address).unwrap();
     let ended = tokio::task::spawn_blocking(move || matches!(silent.read(&mut [0; 16]), Ok(0) | Err(_)));

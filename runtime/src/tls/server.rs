@@ -29,11 +29,31 @@ pub enum Clients {
     Optional(UriRule),
 }
 
+/// What is spoken within TLS, as both sides agree on in the handshake (ALPN, RFC 7301).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spoken {
+    /// HTTP/2, as gRPC needs.
+    #[default]
+    Http2,
+    /// HTTP/1.1, which browsers, probes and scrapers speak too.
+    Http1,
+}
+
+impl Spoken {
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http2 => ALPN,
+            Self::Http1 => b"http/1.1",
+        }
+    }
+}
+
 /// Takes part in handshakes as a server, each with what the credentials hold then.
 #[derive(Debug)]
 pub struct Acceptor {
     pub(super) credentials: Credentials,
     clients: Clients,
+    spoken: Spoken,
     built: Derived<Built>,
     refused: RefusalObserver,
     pub(super) metrics: Metrics,
@@ -76,7 +96,13 @@ impl Acceptor {
             return Err(NoCertificate);
         }
         let (refused, metrics) = (RefusalObserver(None), Metrics::default());
-        Ok(Self { credentials, clients, built: Derived::new(), refused, metrics })
+        Ok(Self { credentials, clients, spoken: Spoken::default(), built: Derived::new(), refused, metrics })
+    }
+
+    /// Speaks this within TLS; HTTP/2 unless said otherwise.
+    #[must_use]
+    pub fn speaking(self, spoken: Spoken) -> Self {
+        Self { spoken, ..self }
     }
 
     /// Calls this for each client that was refused for its certificate, to count and to audit it; within the handshake's
@@ -105,7 +131,7 @@ impl Acceptor {
 
     /// The configuration for the credentials of now.
     pub(super) fn built(&self) -> Result<Arc<Built>, Error> {
-        self.built.of(&self.credentials.current(), |material| build(material, &self.clients))
+        self.built.of(&self.credentials.current(), |material| build(material, &self.clients, self.spoken))
     }
 
     pub(super) fn count(&self, outcome: Outcome) {
@@ -119,7 +145,7 @@ impl Acceptor {
     }
 }
 
-fn build(material: &Material, clients: &Clients) -> Result<Built, Error> {
+fn build(material: &Material, clients: &Clients, spoken: Spoken) -> Result<Built, Error> {
     let own = material.own.as_ref().ok_or_else(|| Error::General(NoCertificate.to_string()))?;
     let (rule, optional) = match clients {
         Clients::Required(rule) => (rule.clone(), false),
@@ -136,7 +162,7 @@ fn build(material: &Material, clients: &Clients) -> Result<Built, Error> {
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier.clone())
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(own.certified.clone())));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![spoken.alpn().to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Built { config: Arc::new(config), verifier })

@@ -62,7 +62,7 @@ pub(super) fn of(error: &Error) -> String {
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
         ) => "the other side does not speak TLS 1.3, the only version taken".to_owned(),
-        Error::NoApplicationProtocol => "the other side does not speak HTTP/2 (ALPN h2)".to_owned(),
+        Error::NoApplicationProtocol => "the other side does not speak what is spoken here (ALPN): gRPC takes h2, a port for browsers http/1.1".to_owned(),
         error => error.to_string(),
     }
 }
@@ -121,7 +121,7 @@ fn turned_away(alert: AlertDescription) -> String {
             format!("the other side does not take this side's certificate ({alert:?})")
         }
         A::ProtocolVersion => "the other side does not speak TLS 1.3, the only version taken".to_owned(),
-        A::NoApplicationProtocol => "the other side does not speak HTTP/2 (ALPN h2)".to_owned(),
+        A::NoApplicationProtocol => "the other side does not speak what is spoken here (ALPN): gRPC takes h2, a port for browsers http/1.1".to_owned(),
         alert => format!("the other side ended the handshake ({alert:?})"),
     }
 }

@@ -27,8 +27,10 @@ pub use self::{agent::Agent, controller::Controller, operator::Operator};
 pub const READY: Duration = Duration::from_secs(20);
 /// The controller's port for agents and operators.
 pub const PORT: u16 = 7600;
-/// The controller's port for readiness and metrics.
+/// The controller's port for readiness and metrics in plain text; of a fleet without TLS for the dashboard too.
 pub const HTTP_PORT: u16 = 7680;
+/// The controller's port for the dashboard in a fleet with TLS.
+pub const HTTPS_PORT: u16 = 7681;
 /// How long the membership of a controller outlives it, where there are several.
 pub const LEASE: Duration = Duration::from_secs(5);
 

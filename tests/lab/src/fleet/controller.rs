@@ -19,7 +19,7 @@ use tonic::{
 };
 
 use super::{
-    HTTP_PORT, Operator, PORT, READY,
+    HTTP_PORT, HTTPS_PORT, Operator, PORT, READY,
     trust::{self, Trust},
 };
 use crate::{host::Host, http, pki::Identity, process::Process, programs, wait::wait_until};
@@ -75,7 +75,13 @@ impl Controller {
     fn showing(host: Host, store: &str, more: &[String], shown: Option<Shown>) -> Self {
         let mut flags = vec!["--listen".to_owned(), format!("0.0.0.0:{PORT}")];
         flags.extend(["--store".to_owned(), store.to_owned()]);
-        flags.extend(["--http".to_owned(), format!("127.0.0.1:{HTTP_PORT}")]);
+        let local = |port: u16| format!("127.0.0.1:{port}");
+        if shown.is_some() {
+            flags.extend(["--http".to_owned(), local(HTTPS_PORT), "--http-plain".to_owned()]);
+        } else {
+            flags.push("--http".to_owned());
+        }
+        flags.push(local(HTTP_PORT));
         flags.extend(trust::flags(shown.as_ref().map(|shown| &shown.own)));
         flags.extend_from_slice(more);
         Self { host, flags, shown, state: Mutex::default() }
