@@ -8,7 +8,7 @@ use fleetknock_runtime::tls;
 
 use crate::{
     apply, ban, check, close, completions, confirm, controllers::Controllers, delete, describe, get, import,
-    knock, open, output, pki, token, watch,
+    knock, open, output, pki, token, top, watch,
 };
 
 /// Port knocking for a fleet: knock, and operate doors, hosts, openings, bans and controllers.
@@ -81,6 +81,7 @@ pub(crate) enum Command {
     Open(open::Open),
     Pki(pki::Pki),
     Token(token::Token),
+    Top(top::Top),
     Unban(ban::Unban),
     Watch(watch::Watch),
 }
@@ -111,6 +112,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Get(command) => get::run(&command, controllers()?, out).await,
         Command::Open(command) => open::run(&command, controllers()?, out).await,
         Command::Token(command) => token::run(&command, controllers()?, out).await,
+        Command::Top(command) => top::run(&command, controllers()?, out).await,
         Command::Unban(command) => ban::unban(&command, controllers()?, out).await,
         Command::Watch(command) => watch::run(&command, controllers()?, out).await,
     };

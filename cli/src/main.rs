@@ -23,6 +23,7 @@ mod pki;
 mod resource;
 mod session;
 mod token;
+mod top;
 mod watch;
 
 fn main() -> ExitCode {

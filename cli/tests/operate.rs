@@ -19,8 +19,12 @@ mod several;
 mod stand_in;
 #[path = "operate/tokens.rs"]
 mod tokens;
+#[path = "operate/top.rs"]
+mod top;
 #[path = "operate/trust.rs"]
 mod trust;
+#[path = "operate/wall.rs"]
+mod wall;
 
 use stand_in::StandIn;
 

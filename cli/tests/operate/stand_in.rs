@@ -24,7 +24,7 @@ use futures::stream;
 use tokio::{net::TcpListener, runtime::Runtime};
 use tonic::{Request, Response, Status};
 
-use super::fleet;
+use super::{fleet, wall};
 
 type Answer<T> = Result<Response<T>, Status>;
 type EventStream = std::pin::Pin<Box<dyn futures::Stream<Item = Result<v1::Event, Status>> + Send>>;
@@ -34,6 +34,7 @@ pub(crate) struct StandIn {
     scheme: &'static str,
     address: SocketAddr,
     bans: Arc<Mutex<BTreeMap<String, v1::Ban>>>,
+    openings: Arc<Mutex<Vec<v1::Opening>>>,
     _runtime: Runtime,
 }
 
@@ -52,6 +53,20 @@ impl StandIn {
         Self::serve(Service { of_three: true, ..Service::default() })
     }
 
+    /// One with a fleet to look at.
+    pub(crate) fn with_a_wall() -> Self {
+        Self::with_a_wall_at("127.0.0.1:0")
+    }
+
+    /// The same there, where one may have been before.
+    pub(crate) fn with_a_wall_at(address: &str) -> Self {
+        let service = Service { wall: true, ..Service::default() };
+        *service.openings.lock().unwrap() = wall::openings(now_ms());
+        let bans = wall::bans(now_ms()).into_iter().map(|ban| (ban.source.clone(), ban));
+        service.bans.lock().unwrap().extend(bans);
+        Self::serve_at(address, service, None)
+    }
+
     /// One that speaks TLS, as whom the files say, to whoever the fleet's authority vouches for.
     pub(crate) fn secure(files: Files) -> Self {
         Self::serve_with(Service::default(), Some(files))
@@ -68,11 +83,15 @@ impl StandIn {
     }
 
     fn serve_with(service: Service, files: Option<Files>) -> Self {
+        Self::serve_at("127.0.0.1:0", service, files)
+    }
+
+    fn serve_at(address: &str, service: Service, files: Option<Files>) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = runtime.block_on(TcpListener::bind(address)).unwrap();
         let address = listener.local_addr().unwrap();
-        let bans = service.bans.clone();
+        let (bans, openings) = (service.bans.clone(), service.openings.clone());
         let within = runtime.enter();
         let (scheme, incoming) = match files {
             None => ("http", Incoming::plain(listener, Limits::default())),
@@ -89,11 +108,20 @@ impl StandIn {
         let server = tonic::transport::Server::builder().add_service(service);
         runtime.spawn(server.serve_with_incoming(incoming));
         drop(within);
-        Self { scheme, address, bans, _runtime: runtime }
+        Self { scheme, address, bans, openings, _runtime: runtime }
     }
 
     pub(crate) fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// What is open.
+    pub(crate) fn openings(&self) -> Vec<String> {
+        self.openings.lock().unwrap().iter().map(|opening| opening.id.clone()).collect()
     }
 
     /// Who is banned.
@@ -115,6 +143,8 @@ struct Service {
     streams: AtomicU32,
     suspended: bool,
     of_three: bool,
+    /// There is something to look at.
+    wall: bool,
 }
 
 impl Service {
@@ -210,6 +240,10 @@ impl ControlService for Service {
 
     /// In pages of one.
     async fn list_hosts(&self, request: Request<v1::ListHostsRequest>) -> Answer<v1::ListHostsResponse> {
+        if self.wall {
+            let hosts = wall::hosts(now_ms());
+            return Ok(Response::new(v1::ListHostsResponse { hosts, ..Default::default() }));
+        }
         let after = request.into_inner().page_token;
         let hosts = if self.of_three { fleet::hosts() } else { Vec::new() };
         let mut hosts = hosts.into_iter().filter(|host| host.name > after);
@@ -257,7 +291,9 @@ impl ControlService for Service {
     async fn close(&self, request: Request<v1::CloseRequest>) -> Answer<v1::CloseResponse> {
         let request = request.into_inner();
         let mut openings = self.openings.lock().unwrap();
-        let of = |opening: &v1::Opening| opening.source == request.source || opening.door == request.door;
+        let of = |opening: &v1::Opening| {
+            opening.id == request.id || opening.source == request.source || opening.door == request.door
+        };
         let (closed, open) = openings.drain(..).partition(of);
         *openings = open;
         Ok(Response::new(v1::CloseResponse { closed }))
@@ -268,6 +304,10 @@ impl ControlService for Service {
     }
 
     async fn list_bans(&self, _: Request<v1::ListBansRequest>) -> Answer<v1::ListBansResponse> {
+        if self.wall {
+            let bans = self.bans.lock().unwrap().values().cloned().collect();
+            return Ok(Response::new(v1::ListBansResponse { bans, ..Default::default() }));
+        }
         // Longer than any caller of the tests waits.
         tokio::time::sleep(Duration::from_secs(30)).await;
         Ok(Response::new(Default::default()))
@@ -304,6 +344,10 @@ impl ControlService for Service {
     }
 
     async fn list_events(&self, request: Request<v1::ListEventsRequest>) -> Answer<v1::ListEventsResponse> {
+        if self.wall {
+            let events = wall::events(now_ms());
+            return Ok(Response::new(v1::ListEventsResponse { events, ..Default::default() }));
+        }
         Ok(Response::new(fleet::events(request.get_ref())))
     }
 
@@ -367,6 +411,10 @@ impl ControlService for Service {
     }
 
     async fn list_attempts(&self, _: Request<v1::ListAttemptsRequest>) -> Answer<v1::ListAttemptsResponse> {
+        if self.wall {
+            let attempts = wall::attempts(now_ms());
+            return Ok(Response::new(v1::ListAttemptsResponse { attempts, ..Default::default() }));
+        }
         if self.of_three {
             let unanswered = self.unanswered();
             return Ok(Response::new(v1::ListAttemptsResponse { unanswered, ..Default::default() }));
@@ -374,11 +422,17 @@ impl ControlService for Service {
         Err(status::unavailable("the matcher is starting"))
     }
 
-    async fn explain(&self, _: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
+        if self.wall {
+            return Ok(Response::new(wall::explained(&request.get_ref().source, now_ms())));
+        }
         Err(status::unavailable("nothing is remembered yet"))
     }
 
     async fn overview(&self, _: Request<v1::OverviewRequest>) -> Answer<v1::OverviewResponse> {
+        if self.wall {
+            return Ok(Response::new(wall::overview(now_ms())));
+        }
         Err(status::unavailable("nothing is remembered yet"))
     }
 
