@@ -15,6 +15,7 @@ use fleetknock_runtime::{
     drain::{Drain, Signals},
     exit, log,
     metrics::register_process,
+    otlp,
     ready::Readiness,
     tls::{self, Connector, Credentials, Expected},
 };
@@ -97,6 +98,7 @@ async fn serve(
     }
     let credentials = files.clone().map(Credentials::load).transpose();
     let credentials = credentials.map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
+    let collector = settings.otlp.collector().map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
     let admin = match settings.http {
         Some(address) => Some(Admin::bind("--http", address).await?),
         None => None,
@@ -126,10 +128,20 @@ async fn serve(
     }
     let connector =
         credentials.map(|credentials| Connector::new(credentials, Expected::Uri(settings.controller_rule())));
+    let registry = Arc::new(registry);
+    if let Some(collector) = collector {
+        drain.spawn(collector.clone().follow(drain.token()));
+        let origin = otlp::metrics::Origin {
+            service: "fleetknock-agent",
+            instance: settings.host.to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        drain.spawn(otlp::metrics::run(collector, registry.clone(), origin, drain.token()));
+    }
     if let Some(admin) = admin {
         let stop = drain.token();
         drain.spawn_vital("admin server", async move {
-            Ok(admin.serve(admin::routes(readiness, Arc::new(registry)), stop).await?)
+            Ok(admin.serve(admin::routes(readiness, registry), stop).await?)
         });
     }
 

@@ -26,6 +26,7 @@ use fleetknock_runtime::{
     drain::{Drain, Signals},
     exit,
     metrics::register_process,
+    otlp,
     ready::{Latch, Readiness},
     tls,
 };
@@ -76,6 +77,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let trust = with_issuer(trust, &settings)?;
     let listener = admin::listen("--listen", settings.listen).await?;
     let entrance = Entrance::new(listener, &trust)?;
+    let collector = settings.otlp.collector().map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
     let web = Web::default();
     let mut admins = Vec::new();
     if let Some(address) = settings.http {
@@ -99,6 +101,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         drain.spawn(credentials.clone().follow(tls::FOLLOW_EVERY, drain.token()));
     }
     let registry = Arc::new(registry);
+    if let Some(collector) = collector {
+        drain.spawn(collector.clone().follow(drain.token()));
+        let origin = otlp::metrics::Origin {
+            service: "fleetknock-controller",
+            instance: name.to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        drain.spawn(otlp::metrics::run(collector, registry.clone(), origin, drain.token()));
+    }
     for (name, admin, more) in admins {
         let routes = admin::routes(readiness.clone(), registry.clone()).merge(more);
         let stop = drain.token();

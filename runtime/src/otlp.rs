@@ -14,6 +14,8 @@ use crate::{
     tls::{Connector, Credentials, Expected, FOLLOW_EVERY, FileError, Files},
 };
 
+pub mod metrics;
+
 #[cfg(test)]
 mod tests;
 
