@@ -112,7 +112,7 @@ async fn serve(
     if remembered == Remembered::Guarded {
         guard_latch.release();
     }
-    let mut registry = Registry::default();
+    let mut registry = Registry::with_labels([("host".into(), settings.host.to_string().into())].into_iter());
     let metrics = Metrics::default();
     metrics.register(&mut registry);
     register_process(&mut registry, "fleetknock_agent", env!("CARGO_PKG_VERSION"));

@@ -348,7 +348,10 @@ impl AgentStream {
                 if !statuses.add(&held.record, &registered.host, report) {
                     continue;
                 }
-                if applied { &metrics.openings_applied } else { &metrics.openings_failed }.inc();
+                metrics.doors.count(&held.record.door, |counts| match applied {
+                    true => counts.applied += 1,
+                    false => counts.failed += 1,
+                });
                 let (kind, message) = match &failed {
                     Some(reason) => (pb::EventKind::OpeningFailed, reason.clone()),
                     None => (pb::EventKind::OpeningApplied, format!("open, in {} us", result.took_us)),

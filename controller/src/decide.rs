@@ -238,7 +238,10 @@ pub async fn open(
         Ok((granted.opening, granted.transaction))
     })
     .await?;
-    shared.metrics.opened(opening.generation);
+    shared.metrics.doors.count(&opening.door, |counts| match opening.generation {
+        0 | 1 => counts.granted += 1,
+        _ => counts.refreshed += 1,
+    });
     Ok((opening, revision))
 }
 
@@ -316,7 +319,9 @@ pub async fn close(
         if records.is_empty() {
             return Ok((closed, last));
         }
-        shared.metrics.openings_withdrawn.inc_by(records.len() as u64);
+        for opening in &records {
+            shared.metrics.doors.count(&opening.door, |counts| counts.withdrawn += 1);
+        }
         closed.extend(records);
         last = revision;
         // The next batch must not find these again.

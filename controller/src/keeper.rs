@@ -69,7 +69,7 @@ fn take_in(shared: &Shared, changes: Changes) {
         {
             let told = after.hosts.iter().filter_map(|host| sessions.of(host));
             let told: Vec<_> = told.map(|session| session.number).collect();
-            shared.metrics.openings_pushed.inc_by(told.len() as u64);
+            shared.metrics.doors.count(&after.door, |counts| counts.pushed += told.len() as u64);
             pushes.note(after, told, seen);
         }
         match effect {

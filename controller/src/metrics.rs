@@ -9,8 +9,9 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use self::{fleet::View, pushes::Answer, store::StoreMetrics};
+use self::{doors::Doors, fleet::View, pushes::Answer, store::StoreMetrics};
 
+pub mod doors;
 mod fleet;
 pub mod pushes;
 pub mod store;
@@ -24,12 +25,23 @@ const VERDICTS: [&str; 7] = ["advanced", "banned", "completed", "ignored", "miss
 /// Why a complete knock may open nothing; `full` concerns bans.
 const KNOCKS_REFUSED: [&str; 7] = ["banned", "late", "no_door", "queue", "record", "store", "suspended"];
 
-/// How an opening came about; a small fixed set.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OpenedLabels {
-    /// `granted`, `refreshed`.
-    pub kind: &'static str,
-}
+/// Why a call may not be let in.
+const DENIED: [&str; 3] = ["denied", "impostor", "unknown"];
+
+/// Why nobody may know who somebody is.
+const FAILED: [&str; 8] = [
+    "certificate",
+    "nothing",
+    "token_enrol",
+    "token_expired",
+    "token_malformed",
+    "token_other_kind",
+    "token_unknown",
+    "token_wrong",
+];
+
+/// What may end a call or a stream.
+const LIMITED: [&str; 5] = ["deadline", "rate", "slow_agent", "slow_watcher", "watchers"];
 
 /// What became of a knock; a small fixed set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -75,16 +87,8 @@ pub struct LimitedLabels {
 pub struct Metrics {
     /// Knocks judged, by verdict.
     pub knocks: Family<VerdictLabels, Counter>,
-    /// Openings granted or refreshed, by which of the two.
-    pub openings: Family<OpenedLabels, Counter>,
-    /// Orders to hold an opening, sent to agents when it was granted or refreshed.
-    pub openings_pushed: Counter,
-    /// Openings that agents said to hold, each generation and host once.
-    pub openings_applied: Counter,
-    /// Openings that agents said not to hold.
-    pub openings_failed: Counter,
-    /// Openings taken back before their time.
-    pub openings_withdrawn: Counter,
+    /// What happened to the openings of each door.
+    pub doors: Doors,
     /// From a commit seen here to the answer of each agent.
     pub push_seconds: Histogram,
     /// From a knock's last packet to the answer of each agent.
@@ -133,11 +137,7 @@ impl Default for Metrics {
     fn default() -> Self {
         Self {
             knocks: Family::default(),
-            openings: Family::default(),
-            openings_pushed: Counter::default(),
-            openings_applied: Counter::default(),
-            openings_failed: Counter::default(),
-            openings_withdrawn: Counter::default(),
+            doors: Doors::default(),
             push_seconds: Histogram::new(PUSH_SECONDS),
             knock_to_open_host_seconds: Histogram::new(PUSH_SECONDS),
             knock_to_open_seconds: Histogram::new(PUSH_SECONDS),
@@ -176,12 +176,6 @@ impl Metrics {
         KNOCKS_REFUSED.into_iter().map(count).sum()
     }
 
-    /// Counts an opening that was granted or refreshed.
-    pub fn opened(&self, generation: u64) {
-        let kind = if generation > 1 { "refreshed" } else { "granted" };
-        self.openings.get_or_create(&OpenedLabels { kind }).inc();
-    }
-
     /// Measures an agent's answer, heard at that time of the fleet.
     pub fn answered(&self, answer: &Answer, at: Timestamp) {
         self.push_seconds.observe(answer.took.as_secs_f64());
@@ -198,22 +192,6 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("fleetknock_controller");
         self.register_labelled(registry);
         for (name, help, counter) in [
-            (
-                "openings_pushed",
-                "Orders to hold an opening, sent to agents when it was granted or refreshed",
-                &self.openings_pushed,
-            ),
-            (
-                "openings_applied",
-                "Openings that agents connected here hold, each once",
-                &self.openings_applied,
-            ),
-            ("openings_failed", "Openings that agents connected here could not hold", &self.openings_failed),
-            (
-                "openings_withdrawn",
-                "Openings taken back before their time: closed, banned, or their door was deleted",
-                &self.openings_withdrawn,
-            ),
             ("audit_lines", "Events written to the audit log", &self.audit_lines),
             (
                 "audit_lines_lost",
@@ -273,8 +251,8 @@ impl Metrics {
     }
 
     fn register_labelled(&self, registry: &mut Registry) {
+        self.begin();
         registry.register("knocks", "Knocks judged, by verdict", self.knocks.clone());
-        registry.register("openings", "Openings granted or refreshed", self.openings.clone());
         let refused = "Decisions that could not be carried out, by reason";
         registry.register("refused", refused, self.refused.clone());
         let denied = "Calls that their callers may not make, by reason";
@@ -283,5 +261,24 @@ impl Metrics {
         registry.register("authentication_failures", failed, self.authentication_failures.clone());
         let limited = "Calls and streams that a limit ended, by limit";
         registry.register("calls_limited", limited, self.limited.clone());
+    }
+
+    /// What has not happened yet is shown as zero: a series that begins with a one has no rate.
+    fn begin(&self) {
+        for verdict in VERDICTS {
+            drop(self.knocks.get_or_create(&VerdictLabels { verdict }));
+        }
+        for reason in KNOCKS_REFUSED.into_iter().chain(["full"]) {
+            drop(self.refused.get_or_create(&RefusedLabels { reason }));
+        }
+        for reason in DENIED {
+            drop(self.denied.get_or_create(&DeniedLabels { reason }));
+        }
+        for reason in FAILED {
+            drop(self.authentication_failures.get_or_create(&FailedLabels { reason }));
+        }
+        for reason in LIMITED {
+            drop(self.limited.get_or_create(&LimitedLabels { reason }));
+        }
     }
 }

@@ -90,7 +90,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let readiness = Readiness::new();
     let (store_latch, served) = (readiness.latch("store read"), readiness.latch("gRPC served"));
     let joined = readiness.latch("joined the fleet");
-    let mut registry = Registry::default();
+    let mut registry = Registry::with_labels([("controller".into(), name.to_string().into())].into_iter());
     let metrics = Metrics::default();
     metrics.register(&mut registry);
     register_process(&mut registry, "fleetknock_controller", env!("CARGO_PKG_VERSION"));

@@ -8,14 +8,16 @@ use std::{
     time::Duration,
 };
 
+use fleetknock_core::door::DoorName;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{MetricType, gauge::ConstGauge},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Unit,
 };
 use tokio::time::Instant;
 
+use super::doors::Counts;
 use crate::{
     peers::{Peers, route::Link},
     shared::{Shared, Standing},
@@ -44,6 +46,7 @@ struct Seen {
     /// By host: offset and uncertainty, seconds.
     clocks: Vec<(String, f64, f64)>,
     openings: BTreeMap<String, u64>,
+    doors: Vec<(DoorName, Counts)>,
     peers: BTreeMap<&'static str, u64>,
 }
 
@@ -84,6 +87,7 @@ fn look(shared: &Shared, peers: &Peers) -> Seen {
         ),
     ];
     let clocks = clocks.collect();
+    let doors = shared.metrics.doors.of(fleet.doors().keys());
     drop(state);
 
     let mut by_link = BTreeMap::from([("connecting", 0), ("cut", 0), ("dead", 0), ("up", 0)]);
@@ -105,7 +109,7 @@ fn look(shared: &Shared, peers: &Peers) -> Seen {
         ("clock_offset", "The fleet's time minus the clock of this controller's machine", own.0),
         ("clock_uncertainty", "Within what the fleet's time is certain here", own.1),
     ];
-    Seen { plain, seconds, clocks, openings, peers: by_link }
+    Seen { plain, seconds, clocks, openings, doors, peers: by_link }
 }
 
 #[allow(
@@ -127,6 +131,7 @@ impl Collector for View {
         }
         let help = "Openings active now, by door";
         family(&mut encoder, "openings_active", help, None, "door", &seen.openings)?;
+        counts(&mut encoder, &seen.doors)?;
         let help = "Other controllers, by how they can be reached";
         let peers = seen.peers.iter().map(|(link, count)| ((*link).to_owned(), *count)).collect();
         family(&mut encoder, "peers", help, None, "link", &peers)?;
@@ -137,6 +142,37 @@ impl Collector for View {
         let help = "Within what the offset of each connected host's clock is certain";
         family(&mut encoder, "agent_clock_uncertainty", help, Some(&Unit::Seconds), "host", &certain)
     }
+}
+
+/// What happened to openings, by door.
+fn counts(encoder: &mut DescriptorEncoder<'_>, doors: &[(DoorName, Counts)]) -> fmt::Result {
+    let help = "Openings granted or refreshed by this controller, by door.";
+    let mut granted = encoder.encode_descriptor("openings", help, None, MetricType::Counter)?;
+    for (door, counts) in doors {
+        for (kind, count) in [("granted", counts.granted), ("refreshed", counts.refreshed)] {
+            let labels = [("door", door.as_str()), ("kind", kind)];
+            ConstCounter::new(count).encode(granted.encode_family(&labels)?)?;
+        }
+    }
+    type Of = fn(&Counts) -> u64;
+    let counted: [(&str, &str, Of); 4] = [
+        (
+            "openings_pushed",
+            "Orders to hold an opening, sent to agents when it was granted or refreshed",
+            |c| c.pushed,
+        ),
+        ("openings_applied", "Openings that agents connected here hold, each once", |c| c.applied),
+        ("openings_failed", "Openings that agents connected here could not hold", |c| c.failed),
+        ("openings_withdrawn", "Openings that this controller took back before their time", |c| c.withdrawn),
+    ];
+    for (name, help, of) in counted {
+        let help = format!("{help}, by door.");
+        let mut encoder = encoder.encode_descriptor(name, &help, None, MetricType::Counter)?;
+        for (door, counts) in doors {
+            ConstCounter::new(of(counts)).encode(encoder.encode_family(&[("door", door.as_str())])?)?;
+        }
+    }
+    Ok(())
 }
 
 fn gauge<N>(

@@ -44,6 +44,9 @@ impl Default for StoreMetrics {
 impl StoreMetrics {
     /// Adds them to a registry; a prefix is the caller's.
     pub fn register(&self, registry: &mut Registry) {
+        for kind in ["broken", "compacted", "conflict", "invalid", "lease_ended", "unavailable"] {
+            drop(self.errors.get_or_create(&[("kind", kind)]));
+        }
         let help = "How long the store took to answer, by operation";
         registry.register_with_unit("store_operation", help, Unit::Seconds, self.seconds.clone());
         let help = "Answers of the store that were errors, by kind; conflicts are races that somebody lost";
