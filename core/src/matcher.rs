@@ -34,6 +34,11 @@
 //! may come last or not at all. When the misses in the policy's window reach its number, a ban is decided once and the
 //! source forgotten.
 //!
+//! # Attempts
+//!
+//! An attempt that has reached its second step ends once: completed, or [failed](Failure), which is told when a wrong
+//! knock is reported, or when its time is over. See [`Attempts`] for how they are counted.
+//!
 //! # Bounds
 //!
 //! See [`Limits`]. A source is *noise*, at a *first* step, or *progressed* to a later one, by its longest chain. What
@@ -58,13 +63,15 @@ use crate::{
 use self::{
     arena::{Arena, CLASSES, Class},
     chain::places,
-    index::{Index, micros},
+    fate::Fates,
+    index::Index,
     judge::{Judge, Progress, Standing},
     window::{Added, Key, Record, Window},
 };
 
 mod arena;
 mod chain;
+mod fate;
 mod index;
 mod judge;
 mod limits;
@@ -78,8 +85,8 @@ mod model;
 pub(crate) mod tests;
 
 pub use self::{
-    limits::{Config, FUTURE_MAX, Limits, MissPolicy, READ_AHEAD, Stats},
-    verdict::{Attempt, Completion, Decision, Ignored, Verdict},
+    limits::{Attempts, Config, FUTURE_MAX, Limits, MissPolicy, READ_AHEAD, Stats},
+    verdict::{Attempt, Completion, Decision, FailReason, Failure, Ignored, Verdict},
 };
 
 /// Follows each source's knocks through the doors' sequences. See the [module](self).
@@ -89,6 +96,7 @@ pub struct Matcher {
     index: Index,
     arena: Arena,
     judge: Judge,
+    fates: Fates,
     retention: Duration,
 }
 
@@ -106,6 +114,7 @@ impl Matcher {
             index: Index::default(),
             arena: Arena::new(seed, &limits),
             judge: Judge::new(),
+            fates: Fates::new(&limits),
             retention: Duration::ZERO,
         };
         matcher.set_retention();
@@ -124,7 +133,7 @@ impl Matcher {
         self.index.set_hosts(hosts);
     }
 
-    /// Takes in a report. What is decided is added to `decisions`: at most one completion per door, and one ban.
+    /// Takes in a report. What is decided is added to `decisions`: at most one completion or failure per door, and one ban.
     pub fn observe(
         &mut self,
         observation: &Observation,
@@ -146,7 +155,7 @@ impl Matcher {
         let key = Key::new(observation.source);
         let (found, standing) = match self.arena.find(key) {
             None => self.newcomer(observation.source, key, record),
-            Some(at) => match self.follow(observation.source, at, record, horizon) {
+            Some(at) => match self.follow(at, record, (now, horizon), decisions) {
                 Ok(standing) => (Some(at), standing),
                 Err(verdict) => return verdict,
             },
@@ -170,15 +179,18 @@ impl Matcher {
     }
 
     /// Forgets a source: it was banned, or a ban was lifted.
-    pub fn forget(&mut self, source: Source) {
+    pub fn forget(&mut self, source: Source, now: Timestamp, decisions: &mut Vec<Decision>) {
         if let Some(at) = self.arena.find(Key::new(source)) {
+            self.lose(at, FailReason::Banned, now, decisions);
             self.arena.remove(at);
         }
     }
 
-    /// Drops at most `budget` sources that have been silent for longer than [`retention`](Self::retention), at a
-    /// cost in proportion to what it drops, and gives memory back when little is left. Tells how many it dropped.
-    pub fn sweep(&mut self, now: Timestamp, budget: usize) -> usize {
+    /// Fails attempts whose time is over. Then drops sources that have been silent for longer than
+    /// [`retention`](Self::retention), and gives memory back when little is left. Each at most `budget` times, at a cost
+    /// in proportion to what there is to do. Tells how many sources it dropped.
+    pub fn sweep(&mut self, now: Timestamp, budget: usize, decisions: &mut Vec<Decision>) -> usize {
+        self.end_due(now, budget, decisions);
         let horizon = now.before(self.retention).as_micros();
         let mut dropped = 0;
         for class in CLASSES {
@@ -186,12 +198,16 @@ impl Matcher {
                 && let Some(at) = self.arena.oldest(class)
                 && self.arena.slot(at).window.newest() < horizon
             {
+                self.lose(at, FailReason::TooSlow, now, decisions);
                 self.arena.remove(at);
                 dropped += 1;
             }
         }
         if dropped > 0 {
             self.arena.shrink();
+            if self.arena.stats().sources == 0 {
+                self.fates.clear();
+            }
         }
         dropped
     }
@@ -213,7 +229,8 @@ impl Matcher {
 
     /// What is held.
     pub fn stats(&self) -> Stats {
-        self.arena.stats()
+        let stats = self.arena.stats();
+        Stats { memory: stats.memory + self.fates.memory(), attempts: self.fates.counts, ..stats }
     }
 
     /// For how long a knock is kept, by packet time: the longest `within` of a door or the window of the miss policy,
@@ -230,18 +247,32 @@ impl Matcher {
 
     /// Judges a source's first knock and takes the source in, if there is room.
     fn newcomer(&mut self, source: Source, key: Key, record: Record) -> (Option<u32>, Standing) {
-        let (standing, class) = self.judge.judge(&self.index, source, &Window::One(record), 0);
+        let (standing, class) = self.judge.judge(&self.index, source, &Window::One(record), 0, 0);
         let at = self.arena.insert(key, record, class);
         if let Some(at) = at {
             self.spend(at);
         }
+        // Doors of one step.
+        self.fates.counts.started += self.judge.completed.len() as u64;
+        self.fates.counts.completed += self.judge.completed.len() as u64;
         (at, standing)
     }
 
     /// Adds a knock of a known source and judges it.
-    fn follow(&mut self, source: Source, at: u32, record: Record, horizon: u64) -> Result<Standing, Verdict> {
+    fn follow(
+        &mut self,
+        at: u32,
+        record: Record,
+        (now, horizon): (Timestamp, u64),
+        decisions: &mut Vec<Decision>,
+    ) -> Result<Standing, Verdict> {
         let ignored = |reason| Err(Verdict::Ignored(reason));
         let limit = self.config.limits.records_per_source as usize;
+        let source = self.arena.slot(at).key.source();
+        let was_followed = self.arena.slot(at).is_followed();
+        if was_followed {
+            self.remember(source, at, (now, horizon), decisions);
+        }
         self.arena.change(at, |window| window.expire(horizon));
         let slot = self.arena.slot(at);
         let class = slot.class;
@@ -255,22 +286,30 @@ impl Matcher {
         }
         let growth = slot.window.growth(limit);
         if !self.arena.make_room(at, growth) {
+            self.lose(at, FailReason::NoRoom, now, decisions);
             self.arena.remove(at);
             self.arena.refused += 1;
             return ignored(Ignored::Refused);
         }
         let Added::At(place) = self.arena.change(at, |window| window.add(record, horizon, limit)) else {
+            if was_followed {
+                self.end_unusable(source, at, now, decisions);
+            }
             return ignored(Ignored::TooLate);
         };
         // Noise upon noise is the common case under a scan: nothing can have come of it.
         let hopeless = class == Class::Noise && self.index.matches(record.port, record.host).next().is_none();
         let (standing, class) = if hopeless {
-            self.judge.completed.clear();
+            self.judge.clear();
             (Standing::Miss, class)
         } else {
-            self.judge.judge(&self.index, source, &self.arena.slot(at).window, place)
+            let over = now.before(self.config.settle).as_micros();
+            self.judge.judge(&self.index, source, &self.arena.slot(at).window, place, over)
         };
         self.arena.touch(at, class);
+        if was_followed || !self.judge.under_way.is_empty() || !self.judge.completed.is_empty() {
+            self.conclude(source, at, &record, now, decisions);
+        }
         self.spend(at);
         Ok(standing)
     }
@@ -306,6 +345,7 @@ impl Matcher {
         }
         let misses = self.judge.misses(&self.index, source, window, &policy, self.config.settle, now);
         if misses >= policy.misses {
+            self.lose(at, FailReason::Banned, now, decisions);
             decisions.push(Decision::Ban { source, misses, window: policy.window });
             self.arena.remove(at);
         }
@@ -326,7 +366,8 @@ impl Matcher {
 
     fn attempts_in(&self, judge: &mut Judge, slot: &arena::Slot, now: Timestamp) -> Vec<Attempt> {
         let source = slot.key.source();
-        let under_way = judge.progress(&self.index, source, &slot.window).into_iter();
+        let over = now.before(self.config.settle).as_micros();
+        let under_way = judge.progress(&self.index, source, &slot.window, over).into_iter();
         let attempts = under_way.map(|Progress { door, steps, chain, .. }| {
             let door = self.index.door(door);
             Attempt {
@@ -339,6 +380,6 @@ impl Matcher {
                 last_host: HostId(slot.window.records()[chain.end].host),
             }
         });
-        attempts.filter(|attempt| micros(now.since(attempt.deadline)) <= micros(self.config.settle)).collect()
+        attempts.collect()
     }
 }

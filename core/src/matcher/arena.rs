@@ -48,6 +48,24 @@ pub(super) struct Slot {
     siblings: Links,
     prefix: u32,
     pub(super) class: Class,
+    /// The key of a door at which the source was under way when that was looked at last, 0: of none. It lies where there
+    /// would be nothing; further ones, and keys that do not fit, are in the window.
+    followed: [u8; 3],
+}
+
+impl Slot {
+    /// Whether the source was under way at some door when that was looked at last.
+    pub(super) fn is_followed(&self) -> bool {
+        self.followed != [0; 3]
+            || (self.class == Class::Progressed && self.window.followed().next().is_some())
+    }
+
+    /// The keys of the doors at which the source was under way when that was looked at last.
+    pub(super) fn followed(&self) -> impl Iterator<Item = u32> + '_ {
+        let [a, b, c] = self.followed;
+        let one = Some(u32::from_le_bytes([a, b, c, 0])).filter(|key| *key != 0);
+        one.into_iter().chain(self.window.followed())
+    }
 }
 
 const _: () = assert!(size_of::<Slot>() == 80 && size_of::<Record>() == 40);
@@ -199,6 +217,11 @@ impl Arena {
         &self.slots[at]
     }
 
+    /// What is or was at this place, if there ever was something since everything was given back.
+    pub(super) fn get(&self, at: u32) -> Option<&Slot> {
+        self.slots.get(at)
+    }
+
     /// Changes a source's window, keeping account of its memory.
     pub(super) fn change<R>(&mut self, at: u32, change: impl FnOnce(&mut Window) -> R) -> R {
         let window = &mut self.slots[at].window;
@@ -207,6 +230,24 @@ impl Arena {
         self.heap = self.heap - heap + window.heap();
         self.spilled = self.spilled - spilled + window.spilled();
         result
+    }
+
+    /// Notes that a source is under way at a door that is not noted.
+    pub(super) fn follow(&mut self, at: u32, door: u32) {
+        match door.to_le_bytes() {
+            [a, b, c, 0] if self.slots[at].followed == [0; 3] => self.slots[at].followed = [a, b, c],
+            _ => self.change(at, |window| window.follow(door)),
+        }
+    }
+
+    /// Notes that a source is no longer under way at a door.
+    pub(super) fn unfollow(&mut self, at: u32, door: u32) {
+        let [a, b, c, rest] = door.to_le_bytes();
+        if rest == 0 && self.slots[at].followed == [a, b, c] {
+            self.slots[at].followed = [0; 3];
+        } else {
+            self.change(at, |window| window.unfollow(door));
+        }
     }
 
     /// Takes in a source that is not there, evicting another if it must. `None`: there is no room for its class.
@@ -228,7 +269,15 @@ impl Arena {
         }
         let links = Links { next: NONE, previous: NONE };
         let window = Window::One(record);
-        let at = self.slots.insert(Slot { key, window, order: links, siblings: links, prefix, class });
+        let at = self.slots.insert(Slot {
+            key,
+            window,
+            order: links,
+            siblings: links,
+            prefix,
+            class,
+            followed: [0; 3],
+        });
         self.link(at, class);
         let (slots, hasher) = (&self.slots, self.hasher);
         self.table.insert_unique(hasher.key(key), at, |&at| hasher.key(slots[at].key));
@@ -247,6 +296,7 @@ impl Arena {
             entry.remove();
         }
         self.unlink(at);
+        self.slots[at].followed = [0; 3];
         self.change(at, |window| {
             let record = window.records()[0];
             drop(replace(window, Window::One(record)));
@@ -321,6 +371,7 @@ impl Arena {
                 + self.slots.memory()
                 + self.prefixes.memory()
                 + self.heap,
+            attempts: super::Attempts::default(),
         }
     }
 

@@ -15,6 +15,9 @@ use super::window::{RECORDS_MAX, Record};
 /// Steps of search that one observation may cost.
 pub(super) const BUDGET: u32 = 4_096;
 
+/// Steps of search that following attempts may cost beside: what it says changes no decision.
+pub(super) const BUDGET_UNDER_WAY: u32 = 1_024;
+
 /// A set of records of one source, by place.
 pub(super) type Set = u64;
 
@@ -41,7 +44,7 @@ pub(super) fn places(mut set: Set) -> impl Iterator<Item = usize> {
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) total: usize,
-    within: u64,
+    pub(super) within: u64,
     /// Per step, the records that match it.
     matching: [Set; STEPS_MAX],
     /// Per step, those of them that may be in a chain.

@@ -6,7 +6,8 @@ use crate::{source::Source, time::Timestamp};
 
 use super::{
     arena::Class,
-    chain::{BUDGET, Chain, Query, Rows, Search, Set, Until, View, first, only, places},
+    chain::{BUDGET, BUDGET_UNDER_WAY, Chain, Query, Rows, Search, Set, Until, View, first, only, places},
+    fate::STEPS_TOLD,
     index::{Entry, Index, micros},
     limits::MissPolicy,
     window::{Record, Window},
@@ -37,6 +38,8 @@ pub(super) struct Progress {
     pub(super) chain: Chain,
     /// Of a completed door: what is certainly after it, and may belong to the next knock.
     pub(super) spared: Set,
+    /// Whether the record that was judged matches a step of the door.
+    pub(super) is_new: bool,
 }
 
 /// Room for judging, kept so that judging allocates nothing.
@@ -48,6 +51,8 @@ pub(super) struct Judge {
     rows: Rows,
     /// Doors that the last judged record completed.
     pub(super) completed: Vec<Progress>,
+    /// Doors at whose second step or beyond the source is under way.
+    pub(super) under_way: Vec<Progress>,
 }
 
 /// Takes a match from `matches` apart.
@@ -61,20 +66,35 @@ fn step_and_record(found: u64) -> (usize, usize) {
 
 impl Judge {
     pub(super) fn new() -> Self {
-        Self { matches: Vec::new(), view: View::new(), rows: Rows::new(), completed: Vec::new() }
+        Self {
+            matches: Vec::new(),
+            view: View::new(),
+            rows: Rows::new(),
+            completed: Vec::new(),
+            under_way: Vec::new(),
+        }
     }
 
-    /// Judges the record at `new`, which has just arrived; completed doors lie in `completed` after.
+    /// Forgets what was judged.
+    pub(super) fn clear(&mut self) {
+        self.completed.clear();
+        self.under_way.clear();
+    }
+
+    /// Judges the record at `new`, which has just arrived; completed doors lie in `completed` after, those at which the
+    /// source is under way in `under_way`. Attempts whose time ended before `over`, in microseconds, are not.
     pub(super) fn judge(
         &mut self,
         index: &Index,
         source: Source,
         window: &Window,
         new: usize,
+        over: u64,
     ) -> (Standing, Class) {
         self.gather(index, window);
-        self.completed.clear();
+        self.clear();
         let mut budget = BUDGET;
+        let mut budget_under_way = BUDGET_UNDER_WAY;
         let mut standing = Standing::Miss;
         let mut class = Class::Noise;
         let mut at = 0;
@@ -85,7 +105,7 @@ impl Judge {
                 Search { records: window.records(), view, rows: &mut self.rows, budget: &mut budget };
             if let Some(chain) = completion(&mut search, new) {
                 let spared = spared(&mut search, new);
-                self.completed.push(Progress { door, steps: view.total, chain, spared });
+                self.completed.push(Progress { door, steps: view.total, chain, spared, is_new: true });
                 standing = Standing::Completed;
                 continue;
             }
@@ -96,6 +116,13 @@ impl Judge {
                 1 => Class::First,
                 _ => Class::Progressed,
             });
+            if longest >= STEPS_TOLD {
+                search.budget = &mut budget_under_way;
+                let is_new = search.view.matched(0..search.view.total) & only(new) != 0;
+                let found = under_way(&mut search, STEPS_TOLD, longest, over);
+                let found = found.map(|(steps, chain)| Progress { door, steps, chain, spared: 0, is_new });
+                self.under_way.extend(found);
+            }
         }
         (standing, class)
     }
@@ -153,23 +180,33 @@ impl Judge {
         (countable & !excused).count_ones()
     }
 
-    /// The doors at which the source is under way, with the longest chain that no wrong knock has followed.
-    pub(super) fn progress(&mut self, index: &Index, source: Source, window: &Window) -> Vec<Progress> {
+    /// The doors at which the source is under way, with the longest chain that no wrong knock has followed and whose time
+    /// did not end before `over`, in microseconds.
+    pub(super) fn progress(
+        &mut self,
+        index: &Index,
+        source: Source,
+        window: &Window,
+        over: u64,
+    ) -> Vec<Progress> {
         self.gather(index, window);
         let mut budget = BUDGET;
-        let mut under_way = Vec::new();
+        let mut found = Vec::new();
         let mut at = 0;
         while let Some((door, _)) = self.turn(index, source, window, &mut at) {
             let view = &self.view;
             let mut search =
                 Search { records: window.records(), view, rows: &mut self.rows, budget: &mut budget };
-            let found = (1..=view.reach()).rev().find_map(|steps| {
-                let query = Query { until: Until::Forever, ..Query::any(steps) };
-                search.find(query).map(|chain| Progress { door, steps, chain, spared: 0 })
-            });
-            under_way.extend(found);
+            let longest = under_way(&mut search, 1, view.reach(), over);
+            found.extend(longest.map(|(steps, chain)| Progress {
+                door,
+                steps,
+                chain,
+                spared: 0,
+                is_new: false,
+            }));
         }
-        under_way
+        found
     }
 
     /// Finds which records match which steps.
@@ -227,6 +264,18 @@ fn completion(search: &mut Search<'_>, new: usize) -> Option<Chain> {
     (0..length)
         .filter(|&step| search.view.may_use(step, new))
         .find_map(|step| search.find(Query { step, among: only(new), ..Query::any(length) }))
+}
+
+/// The longest chain, from `least` to `most` steps, that no wrong knock has followed and whose time did not end before
+/// `over`.
+fn under_way(search: &mut Search<'_>, least: usize, most: usize, over: u64) -> Option<(usize, Chain)> {
+    let oldest = over.saturating_sub(search.view.within);
+    let old = search.records.iter().enumerate().filter(|(_, record)| record.time < oldest);
+    let without = old.fold(0, |set, (at, _)| set | only(at));
+    (least..=most).rev().find_map(|steps| {
+        let query = Query { until: Until::Forever, without, ..Query::any(steps) };
+        search.find(query).map(|chain| (steps, chain))
+    })
 }
 
 /// The records that are certainly after the last of some full chain with the new record in it.

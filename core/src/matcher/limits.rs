@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::window::RECORDS_MAX;
+use super::{verdict::FailReason, window::RECORDS_MAX};
 
 /// How far in the future a knock may lie, beyond its uncertainty: more is a broken clock.
 pub const FUTURE_MAX: Duration = Duration::from_secs(10);
@@ -109,4 +109,28 @@ pub struct Stats {
     pub refused: u64,
     /// Bytes held, allocator overhead estimated.
     pub memory: usize,
+    /// How attempts began and ended.
+    pub attempts: Attempts,
+}
+
+/// Attempts that reached the second step of a door, or its last: counted when they did and when they ended. What is in
+/// neither of the ends is under way. The first steps alone are not counted: every scan hits some.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// That began.
+    pub started: u64,
+    /// That opened a door.
+    pub completed: u64,
+    failed: [u64; FailReason::ALL.len()],
+}
+
+impl Attempts {
+    /// That failed for this reason.
+    pub fn failed(&self, reason: FailReason) -> u64 {
+        self.failed[reason as usize]
+    }
+
+    pub(super) fn fail(&mut self, reason: FailReason) {
+        self.failed[reason as usize] += 1;
+    }
 }

@@ -21,6 +21,14 @@ pub(super) struct Outcome {
     pub(super) verdict: Said,
     pub(super) completed: Vec<DoorName>,
     pub(super) ban: Option<u32>,
+    /// Doors and accepted steps of the attempts that failed, ordered.
+    pub(super) failed: Vec<(DoorName, usize)>,
+}
+
+impl Outcome {
+    pub(super) fn said(verdict: Said) -> Self {
+        Self { verdict, completed: Vec::new(), ban: None, failed: Vec::new() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,12 +53,17 @@ pub(super) struct Model {
     late: BTreeSet<ObservationId>,
     spent: BTreeMap<DoorName, BTreeSet<usize>>,
     floor: u64,
+    /// Doors at whose second step or beyond the source was under way when that was looked at last.
+    followed: BTreeSet<DoorName>,
+    /// Attempts that began, that were completed and that failed.
+    pub(super) attempts: [u64; 3],
     /// The chains by which the last report completed doors, step by step.
     pub(super) found: Vec<(DoorName, Vec<ObservationId>)>,
 }
 
 enum Until {
     End,
+    Forever,
     Record(usize),
 }
 
@@ -70,13 +83,15 @@ impl Model {
             late: BTreeSet::new(),
             spent: BTreeMap::new(),
             floor: 0,
+            followed: BTreeSet::new(),
+            attempts: [0; 3],
             found: Vec::new(),
         }
     }
 
     pub(super) fn observe(&mut self, new: &Observation, now: Timestamp) -> Outcome {
         self.found.clear();
-        let said = |verdict| Outcome { verdict, completed: Vec::new(), ban: None };
+        let said = Outcome::said;
         let ignored = |reason| said(Said::Ignored(reason));
         let horizon = now.before(self.retention);
         if new.time < horizon {
@@ -89,7 +104,18 @@ impl Model {
         if new.port.protocol() == Protocol::Icmp && !used {
             return ignored(Ignored::IcmpUnused);
         }
+        let mut failed = Vec::new();
+        let expires = self.kept.iter().any(|kept| kept.time < horizon);
+        if expires {
+            failed = self.end_overdue(now);
+        }
+        let progress = self.longest_before();
         self.expire(horizon);
+        if expires {
+            failed.extend(self.end(&progress, now));
+        }
+        let ended = failed.clone();
+        let ignored = |reason| Outcome { failed: ended.clone(), ..said(Said::Ignored(reason)) };
         if self.kept.iter().any(|kept| kept.id == new.id) {
             return ignored(Ignored::Duplicate);
         }
@@ -100,16 +126,18 @@ impl Model {
         if let Some(copy) = copy
             && place(&self.kept[copy]) < place(new)
         {
-            return said(Said::Repeat);
+            return Outcome { failed, ..said(Said::Repeat) };
         }
         if self.floor != 0 && latest(new) <= self.floor {
-            return ignored(Ignored::TooLate);
+            failed.extend(self.end(&progress, now));
+            return Outcome { failed, ..said(Said::Ignored(Ignored::TooLate)) };
         }
         if copy.is_none() && self.kept.len() >= self.config.limits.records_per_source as usize {
             let oldest = (0..self.kept.len()).min_by_key(|at| self.kept[*at].time).unwrap();
             if new.time < self.kept[oldest].time {
                 self.floor = self.floor.max(latest(new));
-                return ignored(Ignored::TooLate);
+                failed.extend(self.end(&progress, now));
+                return Outcome { failed, ..said(Said::Ignored(Ignored::TooLate)) };
             }
             self.drop_at(oldest, 0);
         }
@@ -127,6 +155,7 @@ impl Model {
             .map(|door| door.name().clone())
             .collect();
         let verdict = self.verdict(at, &completed, now);
+        failed.extend(self.conclude(at, &completed, &progress, now));
         let doors: Vec<_> =
             self.admitting(new).filter(|door| completed.contains(door.name())).cloned().collect();
         for door in doors {
@@ -145,12 +174,82 @@ impl Model {
         }
         let ban = self.misses(now);
         if ban.is_some() {
+            failed.extend(self.forget());
             self.kept.clear();
             self.late.clear();
             self.spent.clear();
             self.floor = 0;
         }
-        Outcome { verdict, completed, ban }
+        failed.sort();
+        Outcome { verdict, completed, ban, failed }
+    }
+
+    /// What becomes of attempts when the source is forgotten.
+    pub(super) fn forget(&mut self) -> Vec<(DoorName, usize)> {
+        let progress = self.longest_before();
+        let lost = std::mem::take(&mut self.followed);
+        self.attempts[2] += lost.len() as u64;
+        lost.into_iter().map(|door| (door.clone(), progress[&door])).collect()
+    }
+
+    /// What the passing of time does to attempts.
+    pub(super) fn end_overdue(&mut self, now: Timestamp) -> Vec<(DoorName, usize)> {
+        let progress = self.longest_before();
+        self.end(&progress, now)
+    }
+
+    /// Ends what is no longer under way.
+    fn end(&mut self, progress: &BTreeMap<DoorName, usize>, now: Timestamp) -> Vec<(DoorName, usize)> {
+        let over: Vec<_> =
+            self.followed.iter().filter(|door| self.under_way(door, now) == 0).cloned().collect();
+        self.followed.retain(|door| !over.contains(door));
+        self.attempts[2] += over.len() as u64;
+        over.into_iter().map(|door| (door.clone(), progress[&door])).collect()
+    }
+
+    fn conclude(
+        &mut self,
+        new: usize,
+        completed: &[DoorName],
+        progress: &BTreeMap<DoorName, usize>,
+        now: Timestamp,
+    ) -> Vec<(DoorName, usize)> {
+        let mut failed = Vec::new();
+        for door in completed {
+            self.attempts[0] += u64::from(!self.followed.remove(door));
+            self.attempts[1] += 1;
+        }
+        let source = self.kept[new].source;
+        let doors: Vec<_> = self.doors.iter().filter(|door| door.admits(source)).cloned().collect();
+        for door in doors.iter().filter(|door| !completed.contains(door.name())) {
+            let is_under_way = self.under_way(door.name(), now) > 0;
+            let is_new = (0..steps(door).len()).any(|step| self.matches(door, step, new));
+            if is_under_way && is_new && self.followed.insert(door.name().clone()) {
+                self.attempts[0] += 1;
+            } else if !is_under_way && self.followed.remove(door.name()) {
+                self.attempts[2] += 1;
+                failed.push((door.name().clone(), progress[door.name()]));
+            }
+        }
+        failed
+    }
+
+    /// The steps of the longest chain that no wrong knock has followed and whose time is not over; 0 when it has less than
+    /// two.
+    fn under_way(&self, door: &DoorName, now: Timestamp) -> usize {
+        let door = self.doors.iter().find(|other| other.name() == door).unwrap();
+        let over = now.before(self.config.settle).before(within(door));
+        let is_young = |chain: &Vec<usize>| chain.iter().all(|&at| self.kept[at].time >= over);
+        (2..=steps(door).len())
+            .rev()
+            .find(|&k| self.chains(door, k, &Until::Forever).iter().any(is_young))
+            .unwrap_or(0)
+    }
+
+    /// How far the followed attempts were at the time of the latest knock.
+    fn longest_before(&self) -> BTreeMap<DoorName, usize> {
+        let newest = self.kept.iter().map(|kept| kept.time).max().unwrap_or(Timestamp::ZERO);
+        self.followed.iter().map(|door| (door.clone(), self.under_way(door, newest))).collect()
     }
 
     fn expire(&mut self, horizon: Timestamp) {
@@ -270,6 +369,7 @@ impl Model {
             let past = before(last, record(at))
                 && match until {
                     Until::End => true,
+                    Until::Forever => false,
                     Until::Record(until) => before(record(*until), record(at)),
                 };
             self.repeats(door, chain, at) || before(record(at), first) || past

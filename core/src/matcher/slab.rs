@@ -45,6 +45,11 @@ impl<T> Slab<T> {
         at
     }
 
+    /// The value of a number, also of one that was given back, if it was ever made.
+    pub(super) fn get(&self, at: u32) -> Option<&T> {
+        self.chunks.get(at as usize / CHUNK)?.get(at as usize % CHUNK)
+    }
+
     /// Gives a number back; the value stays until the number is used again.
     pub(super) fn free(&mut self, at: u32) {
         self.length -= 1;

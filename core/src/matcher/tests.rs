@@ -128,7 +128,7 @@ fn deliver(matcher: &mut Matcher, reports: &[Observation]) -> (Vec<Verdict>, Vec
 fn opened(decisions: &[Decision]) -> Vec<&str> {
     let completed = decisions.iter().filter_map(|decision| match decision {
         Decision::Complete(completion) => Some(completion.door.as_str()),
-        Decision::Ban { .. } => None,
+        Decision::Ban { .. } | Decision::Failed(_) => None,
     });
     completed.collect()
 }

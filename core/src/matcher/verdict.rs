@@ -18,6 +18,65 @@ pub enum Decision {
         /// In which time.
         window: Duration,
     },
+    /// An attempt that had reached its second step can no longer be completed.
+    Failed(Failure),
+}
+
+/// Why an attempt can no longer be completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum FailReason {
+    /// Its source was banned.
+    Banned,
+    /// Its door exists no longer. Such attempts are counted and not told.
+    DoorGone,
+    /// Its source was forgotten for want of room.
+    NoRoom,
+    /// Its time was over.
+    TooSlow,
+    /// Another knock came between.
+    WrongKnock,
+}
+
+impl FailReason {
+    /// All of them, in their order.
+    pub const ALL: [Self; 5] = [Self::Banned, Self::DoorGone, Self::NoRoom, Self::TooSlow, Self::WrongKnock];
+
+    /// As metrics and traces name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Banned => "banned",
+            Self::DoorGone => "door_gone",
+            Self::NoRoom => "no_room",
+            Self::TooSlow => "too_slow",
+            Self::WrongKnock => "wrong_knock",
+        }
+    }
+}
+
+/// An attempt that had reached its second step and failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// At which door.
+    pub door: DoorName,
+    /// Who knocked.
+    pub source: Source,
+    /// Accepted steps, at least 2.
+    pub step: usize,
+    /// The door's steps.
+    pub of: usize,
+    /// Why.
+    pub reason: FailReason,
+    /// The packet time of its earliest knock.
+    pub first: Timestamp,
+    /// By when the last knock must have been sent.
+    pub deadline: Timestamp,
+    /// When it failed: the packet time of the knock that came between, the deadline, or now.
+    pub at: Timestamp,
+    /// Its accepted knocks, in the order of their reports.
+    pub knocks: Vec<ObservationId>,
+    /// The knock whose report ended it, if one did.
+    pub wrong: Option<ObservationId>,
 }
 
 /// A door's sequence was knocked in full.

@@ -91,11 +91,11 @@ pub(super) enum Window {
 }
 
 /// What few sources need.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Extra {
     /// The latest that a dropped record can have been, in microseconds; 0: none was dropped.
     floor: u64,
-    /// Doors that were completed.
+    /// Doors that were completed, or are followed beside the first one.
     spent: Vec<Spent>,
 }
 
@@ -103,7 +103,15 @@ pub(super) struct Extra {
 #[derive(Clone, Copy, Debug)]
 struct Spent {
     door: u32,
+    /// The source is under way at the door.
+    followed: bool,
     records: Set,
+}
+
+impl Spent {
+    fn is_void(&self) -> bool {
+        self.records == 0 && !self.followed
+    }
 }
 
 /// What became of a record that was offered to a window.
@@ -258,10 +266,52 @@ impl Window {
         self.spill();
         if let Self::Many { extra, .. } = self {
             let spent = &mut extra.get_or_insert_default().spent;
-            spent.retain(|spent| spent.door != door && live(spent.door));
+            spent.retain(|spent| spent.door != door && (spent.followed || live(spent.door)));
             spent.reserve_exact(1);
-            spent.push(Spent { door, records });
+            spent.push(Spent { door, records, followed: false });
         }
+    }
+
+    /// The keys of the doors that are noted here as followed.
+    pub(super) fn followed(&self) -> impl Iterator<Item = u32> + '_ {
+        let extra = if let Self::Many { extra, .. } = self { extra.as_ref() } else { None };
+        let spent = extra.into_iter().flat_map(|extra| &extra.spent);
+        spent.filter(|spent| spent.followed).map(|spent| spent.door)
+    }
+
+    /// Notes a door as followed.
+    pub(super) fn follow(&mut self, door: u32) {
+        self.spill();
+        let Self::Many { extra, .. } = self else { return };
+        let spent = &mut extra.get_or_insert_default().spent;
+        match spent.iter_mut().find(|spent| spent.door == door) {
+            Some(spent) => spent.followed = true,
+            None => {
+                spent.reserve_exact(1);
+                spent.push(Spent { door, followed: true, records: 0 });
+            }
+        }
+    }
+
+    /// Notes a door as followed no longer.
+    pub(super) fn unfollow(&mut self, door: u32) {
+        if let Self::Many { extra: Some(extra), .. } = self {
+            extra
+                .spent
+                .iter_mut()
+                .filter(|spent| spent.door == door)
+                .for_each(|spent| spent.followed = false);
+            extra.spent.retain(|spent| !spent.is_void());
+        }
+    }
+
+    /// Becomes a copy, keeping its room.
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        self.spill();
+        let Self::Many { records, extra } = self else { return };
+        records.clear();
+        records.extend_from_slice(other.records());
+        *extra = if let Self::Many { extra, .. } = other { extra.clone() } else { None };
     }
 
     fn push(&mut self, record: Record) {
@@ -285,7 +335,7 @@ impl Window {
                 let before = first(at);
                 spent.records = (spent.records & before) | (spent.records >> 1 & !before);
             }
-            extra.spent.retain(|spent| spent.records != 0);
+            extra.spent.retain(|spent| !spent.is_void());
         }
         if dropped.latest() >= horizon {
             self.raise_floor(dropped.latest());

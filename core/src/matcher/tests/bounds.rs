@@ -191,11 +191,11 @@ fn sweeping_drops_the_silent_and_gives_memory_back() {
     let full = matcher.stats();
     assert!(full.memory > 20_000 * 80 && full.memory < 20_000 * 160, "{full:?}");
     let retention = matcher.retention();
-    assert_eq!(matcher.sweep(at(0) + retention, usize::MAX), 0);
-    assert_eq!(matcher.sweep(at(10_000) + retention, 100), 100);
-    assert_eq!(matcher.sweep(at(10_000) + retention, usize::MAX), 9_900);
+    assert_eq!(matcher.sweep(at(0) + retention, usize::MAX, &mut Vec::new()), 0);
+    assert_eq!(matcher.sweep(at(10_000) + retention, 100, &mut Vec::new()), 100);
+    assert_eq!(matcher.sweep(at(10_000) + retention, usize::MAX, &mut Vec::new()), 9_900);
     assert_eq!(matcher.stats().sources, 10_000);
-    assert_eq!(matcher.sweep(at(20_000) + retention, usize::MAX), 10_000);
+    assert_eq!(matcher.sweep(at(20_000) + retention, usize::MAX, &mut Vec::new()), 10_000);
     assert!(matcher.stats().memory < empty + 10_000, "{:?}", matcher.stats());
 }
 

@@ -369,7 +369,7 @@ fn attempts_show_how_far_a_source_is() {
     assert_eq!(matcher.attempts(at(7_101)).count(), 1, "past its deadline by more than settle");
     deliver(&mut matcher, &knocks.knocks("h1:tcp/5@300"));
     assert_eq!(matcher.attempts_of(source(1), at(300)), [], "failed by a wrong knock");
-    matcher.forget(source(2));
+    matcher.forget(source(2), at(0), &mut Vec::new());
     assert_eq!(matcher.attempts(at(300)).count(), 0);
     assert_eq!(matcher.stats().sources, 1);
 }
@@ -386,4 +386,95 @@ fn ipv6_and_mapped_ipv4_sources_are_told_apart_and_together() {
         (reports[0].source, reports[1].source) = (first.parse().unwrap(), second.parse().unwrap());
         assert_eq!(openings("*:tcp/7 *:tcp/8", &reports), opens, "{first} {second}");
     }
+}
+
+/// What is told of failed attempts, and how the sums stand.
+fn failures(decisions: &[Decision]) -> Vec<(FailReason, usize, usize, u64)> {
+    let failed = decisions.iter().filter_map(|decision| match decision {
+        Decision::Failed(failure) => {
+            let ms = failure.at.since(BEGIN).as_millis() as u64;
+            Some((failure.reason, failure.step, failure.of, ms))
+        }
+        _ => None,
+    });
+    failed.collect()
+}
+
+#[test]
+fn an_attempt_beyond_its_first_step_fails_once_and_says_why() {
+    let doors = [door("a", "h1:tcp/7 h2:udp/8 h3:tcp/9", 5_000)];
+    let mut knocks = Knocks::default();
+    let fresh = || matcher(Config { bans: None, ..Config::default() }, &doors);
+
+    let mut wrong = fresh();
+    let reports = knocks.knocks("h1:tcp/7@0 h2:udp/8@100 h2:tcp/6@200 h2:tcp/5@300 h3:tcp/9@400");
+    let (_, decisions) = deliver(&mut wrong, &reports);
+    assert_eq!(failures(&decisions), [(FailReason::WrongKnock, 2, 3, 200)]);
+    let [Decision::Failed(failure)] = &decisions[..] else { panic!("{decisions:?}") };
+    assert_eq!(failure.knocks, [reports[0].id, reports[1].id]);
+    assert_eq!((failure.wrong, failure.first, failure.deadline), (Some(reports[2].id), at(0), at(5_000)));
+
+    // Its last knock comes too late, which is not the same as a wrong one.
+    let mut slow = fresh();
+    let (_, decisions) = deliver(&mut slow, &knocks.knocks("h1:tcp/7@0 h2:udp/8@100 h3:tcp/9@5050"));
+    assert_eq!(failures(&decisions), [(FailReason::TooSlow, 2, 3, 5_000)]);
+
+    // Nothing comes any more: the sweep notices, when reports that were sent in time cannot come in either.
+    let mut silent = fresh();
+    deliver(&mut silent, &knocks.knocks("h1:tcp/7@0 h2:udp/8@100"));
+    let mut decisions = Vec::new();
+    silent.sweep(at(6_999), usize::MAX, &mut decisions);
+    assert_eq!(decisions, []);
+    silent.sweep(at(7_001), usize::MAX, &mut decisions);
+    silent.sweep(at(600_000), usize::MAX, &mut decisions);
+    assert_eq!(failures(&decisions), [(FailReason::TooSlow, 2, 3, 5_000)]);
+
+    // Noise and first steps are nobody's attempt.
+    let mut scanned = fresh();
+    let (_, decisions) =
+        deliver(&mut scanned, &knocks.knocks("h1:tcp/7@0 h2:tcp/6@200 h2:udp/8@100 h1:tcp/7@900"));
+    assert_eq!(decisions, []);
+    assert_eq!(scanned.stats().attempts, Attempts::default());
+}
+
+#[test]
+fn every_attempt_that_began_is_completed_failed_or_under_way() {
+    let doors =
+        [door("a", "h1:tcp/7 h2:udp/8 h3:tcp/9", 5_000), door("b", "h1:tcp/7 h2:udp/8 h3:tcp/10", 5_000)];
+    let bans = Some(MissPolicy { misses: 2, window: Duration::from_secs(60) });
+    let mut matcher = matcher(Config { bans, ..Config::default() }, &doors);
+    let mut knocks = Knocks::default();
+    // At two doors at once: the one is completed, the other by that not.
+    let (_, decisions) = deliver(&mut matcher, &knocks.knocks("h1:tcp/7@0 h2:udp/8@100 h3:tcp/9@200"));
+    assert_eq!(
+        (opened(&decisions), failures(&decisions)),
+        (vec!["a"], vec![(FailReason::WrongKnock, 2, 3, 200)])
+    );
+    // The doors go while somebody knocks.
+    deliver(&mut matcher, &knocks.knocks("h1:tcp/7@1000 h2:udp/8@1100"));
+    matcher.set_doors(&[]);
+    let (_, decisions) = deliver(&mut matcher, &knocks.knocks("h3:tcp/9@1200"));
+    assert_eq!(failures(&decisions), []);
+    // Somebody is banned by another controller.
+    matcher.set_doors(&doors[..1]);
+    deliver(&mut matcher, &knocks.knocks("h1:tcp/7@9000 h2:udp/8@9100"));
+    let mut decisions = Vec::new();
+    matcher.forget(source(1), at(9_200), &mut decisions);
+    assert_eq!(failures(&decisions), [(FailReason::Banned, 2, 3, 9_200)]);
+    let told = matcher.stats().attempts;
+    assert_eq!((told.started, told.completed), (5, 1));
+    let failed = FailReason::ALL.map(|reason| told.failed(reason));
+    assert_eq!(failed, [1, 2, 0, 0, 1]);
+}
+
+#[test]
+fn an_attempt_is_shown_though_an_older_one_has_run_out_of_time() {
+    let mut matcher = matcher(
+        Config { bans: None, ..Config::default() },
+        &[door("a", "h1:tcp/7 h2:udp/8 h3:tcp/9", 2_000), door("b", "h3:tcp/1 h3:tcp/2", 60_000)],
+    );
+    let mut knocks = Knocks::default();
+    deliver(&mut matcher, &knocks.knocks("h1:tcp/7@0 h2:udp/8@100 h1:tcp/7@9000 h2:udp/8@9100"));
+    let attempts = matcher.attempts_of(source(1), at(9_200));
+    assert_eq!(attempts.iter().map(|attempt| attempt.started).collect::<Vec<_>>(), [at(9_000)]);
 }

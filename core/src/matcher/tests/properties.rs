@@ -19,13 +19,15 @@ fn outcome(verdict: Verdict, decisions: Vec<Decision>) -> Outcome {
         Verdict::Miss => Said::Miss,
         Verdict::Ignored(reason) => Said::Ignored(reason),
     };
-    let mut told = Outcome { verdict, completed: Vec::new(), ban: None };
+    let mut told = Outcome { verdict, ..Outcome::said(Said::Miss) };
     for decision in decisions {
         match decision {
             Decision::Complete(completion) => told.completed.push(completion.door),
             Decision::Ban { misses, .. } => told.ban = Some(misses),
+            Decision::Failed(failure) => told.failed.push((failure.door, failure.step)),
         }
     }
+    told.failed.sort();
     told
 }
 
@@ -136,7 +138,26 @@ proptest! {
                 prop_assert!(model.found.iter().any(is_said), "{:?} in {:?}", completion, model.found);
             }
             prop_assert_eq!(outcome(verdict, decisions), expected, "{:?} at {}", report, now);
+            if now.as_micros() % 3 == 0 {
+                let mut decisions = Vec::new();
+                matcher.end_due(now, usize::MAX, &mut decisions);
+                let mut overdue: Vec<_> = models.iter_mut().flat_map(|model| model.end_overdue(now)).collect();
+                overdue.sort();
+                prop_assert_eq!(outcome(Verdict::Miss, decisions).failed, overdue, "swept at {}", now);
+            }
         }
+        let mut decisions = Vec::new();
+        for number in 0..2 {
+            matcher.forget(source(number), at(100_000), &mut decisions);
+        }
+        let left: u64 = models.iter_mut().map(|model| model.forget().len() as u64).sum();
+        prop_assert_eq!(decisions.len() as u64, left);
+        // Each that began has ended, once.
+        let sum = |which: usize| models.iter().map(|model| model.attempts[which]).sum::<u64>();
+        let told = matcher.stats().attempts;
+        let failed = FailReason::ALL.into_iter().map(|reason| told.failed(reason)).sum::<u64>();
+        prop_assert_eq!([told.started, told.completed, failed], [sum(0), sum(1), sum(2)]);
+        prop_assert_eq!(told.started, told.completed + failed);
     }
 
     /// A knock in the right order in true time opens exactly once, however its reports come in, with clocks wrong
