@@ -17,7 +17,7 @@ use fleetknock_core::{
     explain::Outcome,
     host::HostId,
     knock::Observation,
-    matcher::{self, Attempt, Matcher, READ_AHEAD, Verdict},
+    matcher::{self, Attempt, FailReason, Failure, Matcher, READ_AHEAD, Verdict},
     source::Source,
     time::Timestamp,
 };
@@ -134,6 +134,8 @@ pub struct Service {
     questions: mpsc::Receiver<Question>,
     bans: HashMap<Source, Timestamp>,
     memory: Recollection,
+    /// How many attempts the metrics know of.
+    counted: matcher::Attempts,
 }
 
 impl Service {
@@ -146,8 +148,9 @@ impl Service {
         let (batches_in, batches) = mpsc::channel(BATCHES_QUEUE);
         let (questions_in, questions) = mpsc::channel(QUESTIONS_QUEUE);
         let matcher = Matcher::new(config, rand::random());
-        let memory = Recollection::new(shared.now());
-        let service = Self { matcher, shared, decisions, batches, questions, bans: HashMap::new(), memory };
+        let (memory, bans) = (Recollection::new(shared.now()), HashMap::new());
+        let counted = matcher::Attempts::default();
+        let service = Self { matcher, shared, decisions, batches, questions, bans, memory, counted };
         (service, Handle { batches: batches_in, questions: questions_in })
     }
 
@@ -168,12 +171,7 @@ impl Service {
                     Some(question) => self.answer(question),
                     None => return,
                 },
-                _ = sweeps.tick() => {
-                    self.matcher.sweep(self.shared.now(), SWEEP_MAX);
-                    let stats = self.matcher.stats();
-                    self.shared.metrics.sources.set(stats.sources.into());
-                    self.shared.metrics.sources_limit.set(stats.limit.into());
-                }
+                _ = sweeps.tick() => self.sweep(),
                 batch = self.batches.recv() => match batch {
                     Some(batch) => self.judge(&batch),
                     None => return,
@@ -192,13 +190,40 @@ impl Service {
         let bans: HashMap<_, _> =
             fleet.bans().values().map(|h| (h.record.source, h.record.expires)).collect();
         drop(state);
+        let (now, mut ended) = (self.shared.now(), Vec::new());
         let changed: HashSet<_> = bans.keys().chain(self.bans.keys()).copied().collect();
         for source in
             changed.into_iter().filter(|source| bans.contains_key(source) != self.bans.contains_key(source))
         {
-            self.matcher.forget(source);
+            self.matcher.forget(source, now, &mut ended);
         }
         self.bans = bans;
+        self.say_failed(ended);
+    }
+
+    /// Lets time pass for sources that are silent.
+    fn sweep(&mut self) {
+        let mut ended = Vec::new();
+        self.matcher.sweep(self.shared.now(), SWEEP_MAX, &mut ended);
+        self.say_failed(ended);
+        self.count();
+    }
+
+    /// Says of attempts that they failed, where decisions can be nothing else.
+    fn say_failed(&self, ended: Vec<matcher::Decision>) {
+        for decision in ended {
+            if let matcher::Decision::Failed(failure) = decision {
+                self.say_failure(&failure);
+            }
+        }
+    }
+
+    fn count(&mut self) {
+        let stats = self.matcher.stats();
+        self.shared.metrics.sources.set(stats.sources.into());
+        self.shared.metrics.sources_limit.set(stats.limit.into());
+        self.shared.metrics.count_attempts(&self.counted, &stats.attempts);
+        self.counted = stats.attempts;
     }
 
     fn judge(&mut self, batch: &[Observation]) {
@@ -241,6 +266,7 @@ impl Service {
             self.shared.metrics.refused.get_or_create(&queue).inc_by(refused);
             tracing::warn!(refused, "the store is too far behind: decisions were refused");
         }
+        self.count();
         for (verdict, count) in counts {
             self.shared.metrics.knocks.get_or_create(&VerdictLabels { verdict }).inc_by(count);
         }
@@ -274,6 +300,10 @@ impl Service {
                 let reason = format!("{misses} misses in {} s", window.as_secs());
                 Some(Decision::Ban { source, reason })
             }
+            matcher::Decision::Failed(failure) => {
+                self.say_failure(&failure);
+                None
+            }
         }
     }
 
@@ -283,6 +313,31 @@ impl Service {
             let reason = TOO_FAR_BEHIND.to_owned();
             self.shared.refused().add(Unanswered { source, door, end, reason, waits: false });
         }
+    }
+
+    /// Tells watchers of an attempt that failed beyond its first step.
+    fn say_failure(&self, failure: &Failure) {
+        if !self.shared.is_watched() {
+            return;
+        }
+        let Failure { door, source, step, of, reason, at, wrong, .. } = failure;
+        let why = match reason {
+            FailReason::Banned => "its source was banned",
+            FailReason::DoorGone => "its door is gone",
+            FailReason::NoRoom => "there was no room to follow it",
+            FailReason::TooSlow => "its time was over",
+            FailReason::WrongKnock => "a wrong knock came between",
+        };
+        self.shared.say(pb::Event {
+            door: door.to_string(),
+            source: source.to_string(),
+            host: wrong.map(|id| self.host(id.host)).unwrap_or_default(),
+            ..wire::event(
+                pb::EventKind::AttemptFailed,
+                *at,
+                format!("failed after step {step} of {of}: {why}"),
+            )
+        });
     }
 
     /// Tells watchers of progress beyond a first step; first steps are too many in a flood.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use fleetknock_core::time::Timestamp;
+use fleetknock_core::{
+    matcher::{Attempts, FailReason},
+    time::Timestamp,
+};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -82,6 +85,13 @@ pub struct LimitedLabels {
     pub reason: &'static str,
 }
 
+/// Why an attempt failed; a small fixed set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AttemptLabels {
+    /// One of the names of [`FailReason::ALL`].
+    pub reason: &'static str,
+}
+
 /// The controller's instruments. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -95,6 +105,12 @@ pub struct Metrics {
     pub knock_to_open_host_seconds: Histogram,
     /// From a knock's last packet to the answer of the last agent.
     pub knock_to_open_seconds: Histogram,
+    /// Attempts that reached the second step of a door, or its last.
+    pub attempts_started: Counter,
+    /// Those of them that opened a door.
+    pub attempts_completed: Counter,
+    /// Those of them that failed, by reason.
+    pub attempts_failed: Family<AttemptLabels, Counter>,
     /// Decisions that could not be carried out, by reason.
     pub refused: Family<RefusedLabels, Counter>,
     /// Calls that were not let in, by reason.
@@ -136,6 +152,9 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self {
+            attempts_started: Counter::default(),
+            attempts_completed: Counter::default(),
+            attempts_failed: Family::default(),
             knocks: Family::default(),
             doors: Doors::default(),
             push_seconds: Histogram::new(PUSH_SECONDS),
@@ -184,6 +203,19 @@ impl Metrics {
         self.knock_to_open_host_seconds.observe(took);
         if answer.complete {
             self.knock_to_open_seconds.observe(took);
+        }
+    }
+
+    /// Adds what the matcher has counted between two looks at it.
+    pub fn count_attempts(&self, before: &Attempts, now: &Attempts) {
+        self.attempts_started.inc_by(now.started - before.started);
+        self.attempts_completed.inc_by(now.completed - before.completed);
+        for reason in FailReason::ALL {
+            let failed = now.failed(reason) - before.failed(reason);
+            if failed > 0 {
+                let labels = AttemptLabels { reason: reason.name() };
+                self.attempts_failed.get_or_create(&labels).inc_by(failed);
+            }
         }
     }
 
@@ -253,6 +285,12 @@ impl Metrics {
     fn register_labelled(&self, registry: &mut Registry) {
         self.begin();
         registry.register("knocks", "Knocks judged, by verdict", self.knocks.clone());
+        let started = "Attempts that reached the second step of a door, or its last";
+        registry.register("attempts_started", started, self.attempts_started.clone());
+        let completed = "Attempts that knocked all steps of a door";
+        registry.register("attempts_completed", completed, self.attempts_completed.clone());
+        let failed = "Attempts that had reached a second step and failed, by reason";
+        registry.register("attempts_failed", failed, self.attempts_failed.clone());
         let refused = "Decisions that could not be carried out, by reason";
         registry.register("refused", refused, self.refused.clone());
         let denied = "Calls that their callers may not make, by reason";

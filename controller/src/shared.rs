@@ -303,8 +303,9 @@ impl Shared {
     /// Tells whoever watches, here or through another controller, what only this one knows.
     pub fn say(&self, mut event: pb::Event) {
         event.controller = self.name.to_string();
-        // Those two tell watchers of what they see; they say nothing of the fleet.
-        if !matches!(event.kind(), pb::EventKind::AttemptAdvanced | pb::EventKind::Lagged) {
+        // Those tell watchers of what they see; they say nothing of the fleet.
+        let seen = [pb::EventKind::AttemptAdvanced, pb::EventKind::AttemptFailed, pb::EventKind::Lagged];
+        if !seen.contains(&event.kind()) {
             self.log(event.clone());
         }
         // An error only means that nobody watches.

@@ -360,7 +360,7 @@ fn completions(question: &Question<'_>) -> Vec<Complete> {
         matcher.observe(&seen.observation, seen.judged, &mut decisions);
         let again = decisions.drain(..).find_map(|decision| match decision {
             Decision::Complete(completion) => Some(completion.end),
-            Decision::Ban { .. } => None,
+            Decision::Ban { .. } | Decision::Failed(_) => None,
         });
         let refused = question.refusals.iter().any(|refusal| refusal.end == seen.observation.id);
         let end = again.unwrap_or(seen.observation.id);

@@ -11,9 +11,9 @@ use tokio::{
     runtime::Runtime,
     time::{sleep, timeout},
 };
-use tonic::{Code, Streaming, transport::Channel};
+use tonic::{Code, transport::Channel};
 
-use crate::support::{Agent, Controller, apply, door};
+use crate::support::{Agent, Controller, apply, door, events_until};
 
 const CLIENT: [u8; 4] = [203, 0, 113, 5];
 const CLIENT_TEXT: &str = "203.0.113.5";
@@ -193,6 +193,31 @@ async fn events_of_all_controllers_are_told_once_by_any() {
         assert_eq!(seen(pb::EventKind::AttemptAdvanced).len(), 1, "the second of three steps");
         assert_eq!(seen(pb::EventKind::Lagged).len(), 0);
     }
+}
+
+#[tokio::test]
+async fn an_attempt_that_fails_is_told_once_to_whoever_watches() {
+    let fleet = Fleet::of(&["ctl-1", "ctl-2"]).await;
+    let mut operator = fleet.controllers[0].operator().await;
+    operator.apply_door(apply(door())).await.unwrap();
+    let mut edge = fleet.controllers[0].agent("edge-1", "edge").await;
+    let mut db = fleet.controllers[1].agent("db-1", "db").await;
+    let mut watcher = fleet.controllers[1].operator().await;
+    let mut watcher = watcher.watch_events(pb::WatchEventsRequest::default()).await.unwrap().into_inner();
+    // A first step alone is nobody's attempt.
+    edge.knock([203, 0, 113, 9], 7412).await;
+    edge.knock([203, 0, 113, 9], 7000).await;
+    edge.knock(CLIENT, 7412).await;
+    sleep(BETWEEN_KNOCKS).await;
+    db.knock(CLIENT, 23981).await;
+    sleep(BETWEEN_KNOCKS).await;
+    db.knock(CLIENT, 7000).await;
+    let seen = events_until(&mut watcher, |event| event.kind() == pb::EventKind::AttemptFailed).await;
+    let failed: Vec<_> = seen.iter().filter(|event| event.kind() == pb::EventKind::AttemptFailed).collect();
+    let [failed] = failed[..] else { panic!("{failed:?}") };
+    assert_eq!((failed.source.as_str(), failed.host.as_str()), (CLIENT_TEXT, "db-1"));
+    assert_eq!(failed.message, "failed after step 2 of 3: a wrong knock came between");
+    assert_eq!((failed.door.as_str(), failed.id.as_str()), ("bastion-ssh", ""));
 }
 
 #[tokio::test]
@@ -454,25 +479,4 @@ async fn knock_all(edge: &mut Agent, db: &mut Agent, bastion: &mut Agent, source
     db.knock(source, 23981).await;
     sleep(BETWEEN_KNOCKS).await;
     bastion.knock(source, 5103).await;
-}
-
-/// All events up to the one that is looked for, and those that come shortly after.
-async fn events_until(
-    watcher: &mut Streaming<pb::Event>,
-    last: impl Fn(&pb::Event) -> bool,
-) -> Vec<pb::Event> {
-    let mut seen = Vec::new();
-    let looking = async {
-        loop {
-            seen.push(watcher.message().await.unwrap().expect("the stream ended"));
-            if seen.last().is_some_and(&last) {
-                return;
-            }
-        }
-    };
-    timeout(PATIENCE, looking).await.expect("the event did not come");
-    while let Ok(event) = timeout(Duration::from_millis(300), watcher.message()).await {
-        seen.push(event.unwrap().expect("the stream ended"));
-    }
-    seen
 }

@@ -264,3 +264,24 @@ pub(crate) fn shown_steps(door: &pb::Door) -> Vec<u32> {
     };
     sequence.steps.iter().filter_map(|step| step.port.as_ref()).map(|port| port.port).collect()
 }
+
+/// All events up to the one that is looked for, and those that come shortly after.
+pub(crate) async fn events_until(
+    watcher: &mut Streaming<pb::Event>,
+    last: impl Fn(&pb::Event) -> bool,
+) -> Vec<pb::Event> {
+    let mut seen = Vec::new();
+    let looking = async {
+        loop {
+            seen.push(watcher.message().await.unwrap().expect("the stream ended"));
+            if seen.last().is_some_and(&last) {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, looking).await.expect("the event did not come");
+    while let Ok(event) = timeout(Duration::from_millis(300), watcher.message()).await {
+        seen.push(event.unwrap().expect("the stream ended"));
+    }
+    seen
+}

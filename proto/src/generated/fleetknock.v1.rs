@@ -1907,6 +1907,8 @@ pub enum EventKind {
     Impostor = 33,
     /// Somebody changed what a controller or an agent logs.
     LogChanged = 34,
+    /// An attempt that had reached its second step failed; told while somebody watches.
+    AttemptFailed = 35,
 }
 impl EventKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1950,6 +1952,7 @@ impl EventKind {
             Self::AuthenticationFailed => "EVENT_KIND_AUTHENTICATION_FAILED",
             Self::Impostor => "EVENT_KIND_IMPOSTOR",
             Self::LogChanged => "EVENT_KIND_LOG_CHANGED",
+            Self::AttemptFailed => "EVENT_KIND_ATTEMPT_FAILED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1990,6 +1993,7 @@ impl EventKind {
             "EVENT_KIND_AUTHENTICATION_FAILED" => Some(Self::AuthenticationFailed),
             "EVENT_KIND_IMPOSTOR" => Some(Self::Impostor),
             "EVENT_KIND_LOG_CHANGED" => Some(Self::LogChanged),
+            "EVENT_KIND_ATTEMPT_FAILED" => Some(Self::AttemptFailed),
             _ => None,
         }
     }

@@ -196,7 +196,7 @@ impl Process {
             Timer::Contend(id) => self.contend_again(core, id),
             Timer::Keeper => {
                 self.clear_away(core);
-                self.matcher.sweep(self.now(core), 1_000);
+                self.matcher.sweep(self.now(core), 1_000, &mut Vec::new());
                 core.wake(self.node(), TICK, Timer::Keeper);
             }
             Timer::Peer(_, serial) => self.link_due(core, serial),

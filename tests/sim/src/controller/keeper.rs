@@ -52,7 +52,7 @@ impl Process {
             )
         });
         if rules {
-            self.read_rules();
+            self.read_rules(self.now(core));
         }
         if members {
             self.follow_members(core);
@@ -81,7 +81,7 @@ impl Process {
             core.wake(self.node(), Duration::from_secs(1), Timer::Keeper);
         }
         self.watch = core.watch(self.number, revision);
-        self.read_rules();
+        self.read_rules(self.now(core));
         self.follow_members(core);
         self.moved_on(core);
         for input in std::mem::take(&mut self.early) {

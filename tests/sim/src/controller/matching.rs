@@ -9,6 +9,7 @@ use fleetknock_controller::{
 use fleetknock_core::{
     knock::Observation,
     matcher::{Completion, Decision, Verdict},
+    time::Timestamp,
 };
 
 use super::{
@@ -22,7 +23,7 @@ const BAN_PENDING: Duration = Duration::from_secs(5);
 const BAN_FOR: Duration = Duration::from_secs(600);
 
 impl Process {
-    pub(super) fn read_rules(&mut self) {
+    pub(super) fn read_rules(&mut self, now: Timestamp) {
         let fleet = &self.fleet;
         self.matcher.set_doors(fleet.doors().values().map(|held| &held.record.door));
         let hosts = fleet.hosts().values().map(|held| &held.record);
@@ -30,9 +31,10 @@ impl Process {
             .set_hosts(hosts.filter_map(|host| Some((fleet.host_id(&host.name)?, &host.name, &host.labels))));
         let bans: BTreeMap<_, _> =
             fleet.bans().values().map(|held| (held.record.source, held.record.expires)).collect();
+        let mut ended = Vec::new();
         for source in bans.keys().chain(self.bans.keys()) {
             if bans.contains_key(source) != self.bans.contains_key(source) {
-                self.matcher.forget(*source);
+                self.matcher.forget(*source, now, &mut ended);
             }
         }
         self.bans = bans;
@@ -78,6 +80,8 @@ impl Process {
                         fresh_id: fresh_id(core),
                         ahead: self.ahead(core),
                     },
+                    // Only watchers and metrics hear of those.
+                    Decision::Failed(_) => continue,
                     Decision::Ban { source, .. } => {
                         self.bans.insert(source, now + BAN_PENDING);
                         Work::Ban { source, duration: BAN_FOR, by: By::Policy }
