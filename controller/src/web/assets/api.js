@@ -14,6 +14,8 @@ export class Refusal extends Error {
 /** Calls a method of the control API. */
 export const call = (method, request = {}) => ask("POST", method, request);
 
+/** Who asks; refused with 401 when nobody in person does. Asked first: what nobody shows counts as a failed try elsewhere. */
+export const session = () => ask("GET", "session");
 export const signIn = (token) => ask("POST", "session", { token });
 export const signOut = () => ask("DELETE", "session");
 

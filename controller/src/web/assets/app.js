@@ -174,5 +174,5 @@ window.addEventListener("hashchange", follow);
 document.addEventListener("visibilitychange", redraw);
 setInterval(redraw, 1000);
 state.route = logic.parseRoute(location.hash);
-start(redraw, (event) => tell(event.message));
+start(redraw, (event) => tell(logic.spoken(event)));
 draw();

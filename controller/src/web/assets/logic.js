@@ -204,7 +204,7 @@ export function filterEvents(events, { door = "", source = "", host = "" }, exac
 }
 
 const BAD_EVENTS = ["HOST_DISCONNECTED", "OPENING_FAILED", "LEASE_LOST", "PEER_LOST", "IMPOSTOR", "CONTROLLER_LEFT"];
-const WARNING_EVENTS = ["WARNING", "LAGGED", "SOURCE_BANNED", "REPAIRED", "CALL_DENIED", "AUTHENTICATION_FAILED", "DOOR_ROLLED_BACK", "DOOR_REVEALED"];
+const WARNING_EVENTS = ["WARNING", "LAGGED", "SOURCE_BANNED", "REPAIRED", "CALL_DENIED", "AUTHENTICATION_FAILED", "DOOR_ROLLED_BACK", "DOOR_REVEALED", "ATTEMPT_FAILED"];
 const GOOD_EVENTS = ["OPENING_GRANTED", "OPENING_APPLIED", "HOST_CONNECTED", "LEASE_HELD", "PEER_BACK", "CONTROLLER_JOINED"];
 
 /** How an event is marked: bad, warn, ok, or nothing. */
@@ -218,6 +218,15 @@ export function tone(kind) {
 /** What is said aloud to those who cannot see the page: what changes who gets in, or takes something away. */
 export const isTold = (kind) =>
   tone(kind) === "bad" || ["EVENT_KIND_OPENING_GRANTED", "EVENT_KIND_OPENING_WITHDRAWN", "EVENT_KIND_SOURCE_BANNED", "EVENT_KIND_HOST_CONNECTED"].includes(kind);
+
+/** An event in one sentence, for those who hear it. */
+export function spoken({ kind, door, source, host, message }) {
+  const about = [door, source, host].filter(Boolean).join(", ");
+  return `${word("EVENT_KIND_", kind)}${about && `: ${about}`}${message && `: ${message}`}`;
+}
+
+/** Whether an event is about the controller that tells it. */
+export const isOfController = (kind) => /^EVENT_KIND_(CONTROLLER|LEASE|PEER)_/.test(kind);
 
 /** When to try again after so many failures in a row: 1 s, 2 s, 4 s … 30 s, spread by `random` of 0 to 1. */
 export const backOff = (failures, random = 0.5) =>

@@ -1,7 +1,7 @@
 // What the page knows of the fleet: asked every two seconds, at once after an event, seldom while nobody looks, and with
 // growing pauses while nobody answers. Everything kept has a bound: the page stays open for months.
 
-import { Refusal, call, list, watch } from "./api.js";
+import { Refusal, call, list, session, watch } from "./api.js";
 import * as logic from "./logic.js";
 
 const EVERY_MS = 2000;
@@ -43,6 +43,7 @@ let stopWatching;
 let watchFailures = 0;
 let watchTimer = 0;
 let firstVersion = "";
+let isKnown = false;
 
 /** The fleet's time, by the controller's clock and not by this machine's. */
 export function now() {
@@ -78,6 +79,7 @@ export function soon(after = SOON_MS) {
 
 /** After signing in or out: as if the page were new. */
 export function restart() {
+  isKnown = false;
   stopWatching?.();
   stopWatching = undefined;
   Object.assign(state, { signedOut: false, events: [], detail: undefined, overview: undefined, streaming: false });
@@ -89,12 +91,14 @@ async function cycle() {
   asking = true;
   askAgain = false;
   const route = state.route;
-  const questions = questionsOf(route);
+  const questions = isKnown ? questionsOf(route) : { session };
   const names = Object.keys(questions);
   const answers = await Promise.allSettled(names.map((name) => questions[name]()));
   const refusals = answers.map(({ reason }) => reason);
   if (refusals.some((refusal) => refusal?.status === 401)) {
     signedOut();
+  } else if (!isKnown && answers[0].status === "fulfilled") {
+    isKnown = askAgain = true;
   } else {
     names.forEach((name, index) => take(name, answers[index], route));
     judge(answers, refusals);
@@ -109,7 +113,7 @@ function next() {
   if (state.signedOut) return;
   let wait = document.hidden ? HIDDEN_EVERY_MS : EVERY_MS;
   if (state.failures > 0) wait = Math.max(wait, logic.backOff(state.failures, Math.random()));
-  else if (askAgain) wait = SOON_MS;
+  else if (askAgain) wait = state.overview ? SOON_MS : 0;
   timer = setTimeout(cycle, wait);
 }
 
@@ -174,6 +178,7 @@ function judge(answers, refusals) {
 }
 
 function signedOut() {
+  isKnown = false;
   stopWatching?.();
   stopWatching = undefined;
   Object.assign(state, { signedOut: true, streaming: false, events: [], overview: undefined, detail: undefined });

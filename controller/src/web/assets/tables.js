@@ -177,14 +177,21 @@ function peers(one) {
   return away.map((peer) => h("span", { class: "chip", key: peer.controller }, mark("bad", `${peer.controller} ${state(peer)}`), peer.reason && `: ${peer.reason}`));
 }
 
+/** What an event is about: its message does not say it again. */
+function subjects({ door, source, host, controller, kind }) {
+  const about = [door && doorLink(door), source && sourceLink(source, door), host && hostLink(host)].filter(Boolean);
+  if (about.length === 0 && logic.isOfController(kind) && controller) about.push(controller);
+  return about.length > 0 && h("span", { class: "about" }, about.map((one) => h("span", null, one)));
+}
+
 export function events(all, now, most = 100) {
-  const columns = [{ title: "Time", class: "tight" }, { title: "What", class: "tight" }, { title: "Message" }];
+  const columns = [{ title: "Time", class: "tight" }, { title: "What", class: "tight" }, { title: "Message", class: "long" }];
   const rows = all.slice(0, most).map((event) => ({
     key: logic.identity(event),
     cells: [
       timeCell(event.timeMs, now),
       mark(logic.tone(event.kind), logic.word("EVENT_KIND_", event.kind)),
-      [event.message, event.actor?.who && sub(`by ${event.actor.who}`)],
+      [subjects(event), event.message, event.actor?.who && sub(`by ${event.actor.who}`)],
     ],
   }));
   return table("Events, the latest first", columns, rows, "Nothing has happened that is remembered.", "stack plain");
