@@ -7,6 +7,8 @@ import * as logic from "./logic.js";
 const EVERY_MS = 2000;
 const HIDDEN_EVERY_MS = 30_000;
 const SOON_MS = 200;
+/** However many events come, no more questions than this. */
+const APART_MS = 700;
 const HISTORY_MS = 3_600_000;
 const HISTORY_PAGES = 5;
 
@@ -44,6 +46,8 @@ let watchFailures = 0;
 let watchTimer = 0;
 let firstVersion = "";
 let isKnown = false;
+let askedAt = -APART_MS;
+let fresh = [];
 
 /** The fleet's time, by the controller's clock and not by this machine's. */
 export function now() {
@@ -54,8 +58,8 @@ export function now() {
 export function start(onChange, onEvent) {
   changed = onChange;
   told = onEvent;
-  document.addEventListener("visibilitychange", () => document.hidden || soon());
-  window.addEventListener("online", soon);
+  document.addEventListener("visibilitychange", () => soon());
+  window.addEventListener("online", () => soon());
   cycle();
 }
 
@@ -73,8 +77,9 @@ export function soon(after = SOON_MS) {
     askAgain = true;
     return;
   }
+  if (document.hidden) return;
   clearTimeout(timer);
-  timer = setTimeout(cycle, after);
+  timer = setTimeout(cycle, after === 0 ? 0 : Math.max(after, askedAt + APART_MS - performance.now()));
 }
 
 /** After signing in or out: as if the page were new. */
@@ -89,6 +94,7 @@ export function restart() {
 async function cycle() {
   if (asking) return;
   asking = true;
+  askedAt = performance.now();
   askAgain = false;
   const route = state.route;
   const questions = isKnown ? questionsOf(route) : { session };
@@ -113,7 +119,7 @@ function next() {
   if (state.signedOut) return;
   let wait = document.hidden ? HIDDEN_EVERY_MS : EVERY_MS;
   if (state.failures > 0) wait = Math.max(wait, logic.backOff(state.failures, Math.random()));
-  else if (askAgain) wait = state.overview ? SOON_MS : 0;
+  else if (askAgain && !document.hidden) wait = state.overview ? APART_MS : 0;
   timer = setTimeout(cycle, wait);
 }
 
@@ -195,10 +201,9 @@ function follow() {
       changed();
     },
     onEvent: (event) => {
-      state.events = logic.mergeEvents(state.events, [event]);
+      if (fresh.length === 0) setTimeout(takeIn, SOON_MS);
+      fresh = [event, ...fresh].slice(0, logic.EVENTS_KEPT);
       if (logic.isTold(event.kind)) told(event);
-      soon();
-      changed();
     },
     onEnd: () => {
       stopWatching = undefined;
@@ -215,11 +220,19 @@ function follow() {
   });
 }
 
+/** Takes in what came in the last moment at once: a storm of events draws the page no more often than a few. */
+function takeIn() {
+  if (!state.signedOut) state.events = logic.mergeEvents(state.events, fresh);
+  fresh = [];
+  soon();
+  changed();
+}
+
 async function history() {
   try {
     const request = { sinceMs: String(Math.floor(now() - HISTORY_MS)) };
     const { events } = await list("ListEvents", "events", request, 1000 * HISTORY_PAGES);
-    state.events = logic.mergeEvents(state.events, events);
+    state.events = logic.mergeEvents(state.events, events.reverse());
     changed();
   } catch {
     // The events from now on are shown all the same.
