@@ -32,7 +32,7 @@ use std::{
     io::{self, Write as _},
     net::IpAddr,
     os::unix::net::UnixStream,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool, atomic::Ordering},
     thread::JoinHandle,
 };
 
@@ -131,6 +131,7 @@ pub fn start(settings: Settings) -> Result<(CaptureHandle, mpsc::Receiver<Sighti
     let (capture_wake, capture_woken) = pair()?;
     let (watch_wake, watch_woken) = pair()?;
     let shared = Arc::new(Shared {
+        known: Mutex::new((Arc::default(), settings.space.clone())),
         space: Mutex::new(Some(settings.space)),
         view: Mutex::new(None),
         stop: AtomicBool::new(false),
@@ -190,8 +191,15 @@ impl CaptureHandle {
     /// Makes other ports count. The kernel filter is replaced in one step within a millisecond; packets that the old
     /// one let through are judged by the new space.
     pub fn set_space(&self, space: KnockSpace) {
+        self.shared.known().1 = space.clone();
         *self.shared.space.lock().unwrap_or_else(PoisonError::into_inner) = Some(space);
         wake(&self.shared.capture_wake);
+    }
+
+    /// Ports of the space at which nothing is a knock, because this host's services have them; at most `limit` ranges.
+    pub fn in_use(&self, limit: usize) -> Vec<PortRange> {
+        let (view, space) = self.shared.known().clone();
+        view::in_use(&view, &space, limit)
     }
 
     /// What has been seen, dropped and ignored so far.
@@ -237,6 +245,8 @@ impl Drop for Ending {
 /// What the handle and the two threads share.
 #[derive(Debug)]
 struct Shared {
+    /// The latest view and space, for whoever asks.
+    known: Mutex<(Arc<LocalView>, KnockSpace)>,
     /// A space that the capture thread has not taken yet.
     space: Mutex<Option<KnockSpace>>,
     /// A view that the capture thread has not taken yet.
@@ -247,8 +257,14 @@ struct Shared {
 }
 
 impl Shared {
+    fn known(&self) -> MutexGuard<'_, (Arc<LocalView>, KnockSpace)> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn set_view(&self, view: LocalView) {
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(view));
+        let view = Arc::new(view);
+        self.known().0 = Arc::clone(&view);
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
         wake(&self.capture_wake);
     }
 

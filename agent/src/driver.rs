@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    capture::{CaptureHandle, KnockSpace, Sighting, judge::Reason},
+    capture::{KnockSpace, Sighting},
     config::{ControllerUrl, OnExit},
     firewall::{Firewall, Tally},
     link::{Event, Link, OUTBOUND_URGENT, Parting, names::Names},
@@ -36,12 +36,14 @@ use crate::{
     window::{AGE_DEFAULT, OBSERVATIONS_MAX, Window},
 };
 
+mod ears;
 pub mod hand;
 mod hear;
 pub mod metrics;
 mod report;
 pub mod state;
 
+pub use ears::{Ears, Heard};
 use hand::{Hand, Outcome, Task};
 use metrics::Metrics;
 use state::{Saved, StateError, StateFile};
@@ -53,63 +55,11 @@ const RESULTS_MAX: usize = 65_536;
 /// Counters, warnings and the state file are looked at this often.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
 /// Addresses come and go.
-const LOOK_AROUND_EVERY: Duration = Duration::from_secs(10);
+const LOOK_AROUND_EVERY: Duration = Duration::from_secs(5);
 /// What stands in the way of openings changes with other people's firewalls.
 const INSPECT_EVERY: Duration = Duration::from_secs(60);
 /// What guard dropped is counted by the kernel and asked for this often.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
-
-/// What the driver needs of a capture.
-pub trait Ears: Send {
-    /// Makes other ports count.
-    fn set_space(&self, space: KnockSpace);
-    /// Totals so far.
-    fn totals(&self) -> Heard;
-}
-
-/// What a capture has seen and lost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Heard {
-    /// Knocks.
-    pub captured: u64,
-    /// Packets that passed the kernel filter and were lost before they were read.
-    pub kernel: u64,
-    /// Knocks lost because the queue was full.
-    pub queue: u64,
-    /// Packets that could not be parsed.
-    pub malformed: u64,
-    /// Knocks beyond what one source may send.
-    pub source_limit: u64,
-    /// Packets that passed the kernel filter and were read.
-    pub packets: u64,
-    /// How often the kernel was asked which socket a packet belongs to.
-    pub lookups: u64,
-    /// How often the kernel filter was replaced.
-    pub filter_swaps: u64,
-    /// Packets that were no knocks, by the number of the reason.
-    pub not_knocks: [u64; Reason::ALL.len()],
-}
-
-impl Ears for CaptureHandle {
-    fn set_space(&self, space: KnockSpace) {
-        Self::set_space(self, space);
-    }
-
-    fn totals(&self) -> Heard {
-        let counters = self.counters();
-        Heard {
-            captured: counters.captured.value(),
-            kernel: counters.kernel_drops.value(),
-            queue: counters.queue_drops.value(),
-            malformed: counters.malformed.value(),
-            source_limit: counters.source_limit(),
-            packets: counters.packets.value(),
-            lookups: counters.lookups.value(),
-            filter_swaps: counters.filter_swaps.value(),
-            not_knocks: Reason::ALL.map(|reason| counters.not_knocks(reason).value()),
-        }
-    }
-}
 
 /// What a driver is made of.
 pub struct Parts {
@@ -179,6 +129,8 @@ pub struct Driver {
     /// What does not work now, by what it is.
     troubles: BTreeMap<&'static str, String>,
     addresses: Vec<String>,
+    /// As last looked for.
+    in_use: Vec<v1::PortRange>,
     last_report: Option<(Instant, v1::HostReport)>,
     reconcile_every: Duration,
 }
@@ -237,6 +189,7 @@ impl Driver {
             inspected: Vec::new(),
             troubles: BTreeMap::new(),
             addresses,
+            in_use: Vec::new(),
             last_report: None,
             reconcile_every: parts.reconcile_every,
         })

@@ -7,8 +7,8 @@ use fleetknock_core::identity::FleetName;
 use fleetknock_runtime::tls;
 
 use crate::{
-    apply, ban, check, close, completions, confirm, controllers::Controllers, delete, describe, get, import,
-    knock, open, output, pki, token, top, watch,
+    apply, ban, check, close, completions, confirm, controllers::Controllers, delete, describe, explain, get,
+    import, knock, open, output, pki, token, top, watch,
 };
 
 /// Port knocking for a fleet: knock, and operate doors, hosts, openings, bans and controllers.
@@ -75,6 +75,7 @@ pub(crate) enum Command {
     Delete(delete::Delete),
     Describe(describe::Describe),
     EnrollToken(token::EnrollToken),
+    Explain(explain::Explain),
     Get(get::Get),
     Import(import::Import),
     Knock(knock::Knock),
@@ -108,6 +109,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Confirm(command) => confirm::run(&command, controllers()?, out).await,
         Command::Delete(command) => delete::run(&command, controllers()?, out).await,
         Command::Describe(command) => describe::run(&command, controllers()?, out).await,
+        Command::Explain(command) => explain::run(&command, controllers()?, out).await,
         Command::EnrollToken(command) => token::enroll(&command, controllers()?, out).await,
         Command::Get(command) => get::run(&command, controllers()?, out).await,
         Command::Open(command) => open::run(&command, controllers()?, out).await,

@@ -12,6 +12,7 @@ mod confirm;
 mod controllers;
 mod delete;
 mod describe;
+mod explain;
 mod files;
 mod get;
 mod import;

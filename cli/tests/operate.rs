@@ -9,6 +9,8 @@ use std::{
 
 #[path = "operate/confirm.rs"]
 mod confirm;
+#[path = "operate/explaining.rs"]
+mod explaining;
 #[path = "operate/fleet.rs"]
 mod fleet;
 #[path = "operate/members.rs"]

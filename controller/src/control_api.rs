@@ -85,7 +85,7 @@ impl ControlService for Service {
         request: Request<pb::ApplyDoorRequest>,
     ) -> Result<Response<pb::ApplyDoorResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
-        doors::apply(&self.shared, &caller, request.into_inner()).await.map(Response::new)
+        doors::apply(&self.shared, &self.peers, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_door(&self, request: Request<pb::GetDoorRequest>) -> Result<Response<pb::Door>, Status> {

@@ -6,9 +6,9 @@ use std::{
     ops::RangeInclusive,
 };
 
-use fleetknock_core::port::Protocol;
+use fleetknock_core::port::{PortRange, Protocol};
 
-use super::ports::PortSet;
+use super::{KnockSpace, ports::PortSet};
 
 /// Sockets on one address only that are remembered; the rest is found when the kernel is asked about a packet.
 pub const SPECIFIC_MAX: usize = 65_536;
@@ -135,6 +135,28 @@ impl LocalView {
         bound.into_iter().filter(|(_, count)| *count == total).for_each(|(port, _)| ports.insert(port));
         ports
     }
+}
+
+/// Ports of the space at which nothing is a knock, because services of this host wait there: on all addresses of IPv4 or
+/// on all of IPv6. UDP ports from which the kernel takes those of clients are left out: they come and go. At most `limit`
+/// ranges, the lowest.
+pub fn in_use(view: &LocalView, space: &KnockSpace, limit: usize) -> Vec<PortRange> {
+    let mut ranges = Vec::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let mut used = view.ports_in_use(protocol, Family::V4);
+        used.add(&view.ports_in_use(protocol, Family::V6));
+        let mut free = PortSet::default();
+        free.insert_range(0, u16::MAX);
+        free.subtract(&space.numbers(protocol));
+        used.subtract(&free);
+        if protocol == Protocol::Udp {
+            view.ephemeral.clone().for_each(|port| used.remove(port));
+        }
+        let used = used.ranges().into_iter();
+        ranges.extend(used.filter_map(|(first, last)| PortRange::new(protocol, first, last).ok()));
+    }
+    ranges.truncate(limit);
+    ranges
 }
 
 /// The unspecified address of a family.

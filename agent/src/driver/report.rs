@@ -60,7 +60,10 @@ impl Driver {
 
     fn reports_change(&self) -> bool {
         let Some((_, last)) = &self.last_report else { return true };
-        last.repairs != self.repairs || last.warnings != self.warnings() || last.addresses != self.addresses
+        last.repairs != self.repairs
+            || last.warnings != self.warnings()
+            || last.addresses != self.addresses
+            || last.in_use != self.in_use
     }
 
     fn report(&mut self) {
@@ -72,7 +75,7 @@ impl Driver {
             addresses: self.addresses.clone(),
             revision: self.picture.revision(),
             guard_counts: self.guard_counts(),
-            in_use: Vec::new(),
+            in_use: self.in_use.clone(),
         };
         let Some(session) = &self.session else { return };
         if session.outbound.try_send(message(Said::Report(report.clone()))).is_ok() {
@@ -141,9 +144,10 @@ impl Driver {
         }
     }
 
-    /// Looks for the addresses that this host has now.
+    /// Looks for the addresses that this host has now, and for ports that its services have.
     pub(super) fn look_around(&mut self) {
         self.addresses = addresses();
+        self.in_use = self.ears.in_use(limits::IN_USE_MAX).into_iter().map(Into::into).collect();
         self.link.hello_mut().addresses.clone_from(&self.addresses);
         self.say();
     }

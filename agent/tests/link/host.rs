@@ -14,7 +14,7 @@ use fleetknock_agent::{
     firewall::{Count, Counts, Desired, Element, Firewall, FirewallError, Guard, Repairs},
     picture::Picture,
 };
-use fleetknock_core::{source::Source, time::Timestamp};
+use fleetknock_core::{port::PortRange, source::Source, time::Timestamp};
 use fleetknock_proto::v1;
 use fleetknock_runtime::ready::Readiness;
 use tokio::{
@@ -120,6 +120,10 @@ impl Ears for FakeEars {
 
     fn totals(&self) -> Heard {
         Heard::default()
+    }
+
+    fn in_use(&self, limit: usize) -> Vec<PortRange> {
+        ["tcp/80".parse().expect("a range"); 1].into_iter().take(limit).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! `fleetknock describe host`: where it is connected, how well it keeps guard, and what is wrong there.
 
-use fleetknock_core::time::Timestamp;
+use fleetknock_core::{port::PortRange, time::Timestamp};
 use fleetknock_proto::v1;
 
 use super::{facts, indented, when};
@@ -24,6 +24,7 @@ pub(super) fn describe(host: &v1::Host, now: Timestamp) -> String {
         ("Firewall", some(&host.firewall)),
         ("Guards", some(&ports(&host.guarded).replace(',', ", "))),
         ("Observes", some(&ports(&host.observed).replace(',', ", "))),
+        ("In use", told(host, !host.in_use.is_empty(), || some(&in_use(&host.in_use)))),
         ("For doors", some(&host.doors.join(", "))),
         ("Picture", told(host, host.revision != 0, || format!("revision {}", host.revision))),
         (
@@ -62,6 +63,12 @@ pub(super) fn describe(host: &v1::Host, now: Timestamp) -> String {
         text.push_str(&indented(host.warnings.iter().map(String::as_str)));
     }
     text
+}
+
+/// Ports at which nothing is a knock, because the host's own services have them.
+fn in_use(ranges: &[v1::PortRange]) -> String {
+    let ranges = ranges.iter().filter_map(|range| PortRange::try_from(*range).ok());
+    ranges.map(|range| range.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn state(host: &v1::Host) -> String {

@@ -104,3 +104,44 @@ pub(crate) fn events(request: &v1::ListEventsRequest) -> v1::ListEventsResponse 
     events.truncate(1);
     v1::ListEventsResponse { events, next_page_token }
 }
+
+/// A source whose knocks become more with each answer, and complete a door with the third.
+pub(crate) fn explained(request: &v1::ExplainRequest, answers: u32) -> v1::ExplainResponse {
+    let knock = |step: u32| v1::KnockSeen {
+        host: "edge-1".to_owned(),
+        time_us: 1_795_361_400_000_000 + u64::from(step) * 1_000,
+        uncertainty_us: 250,
+        port: request.reveal.then_some(v1::Port { protocol: 1, port: 7_000 + step }),
+        hidden: !request.reveal,
+        outcome: v1::KnockOutcome::Step.into(),
+        door: "bastion-ssh".to_owned(),
+        step,
+        of: 3,
+        message: format!("step {step} of 3 of door bastion-ssh"),
+        controller: "ctl-1".to_owned(),
+        counter: step.into(),
+        ..v1::KnockSeen::default()
+    };
+    let steps = answers.min(3);
+    let (code, remedy) = match steps {
+        3 => (v1::ExplainCode::Open, ""),
+        _ => (v1::ExplainCode::Incomplete, "knock the next step too"),
+    };
+    let door = v1::DoorExplained {
+        door: "bastion-ssh".to_owned(),
+        code: code.into(),
+        message: format!("{steps} of 3 steps"),
+        remedy: remedy.to_owned(),
+        steps_done: steps,
+        steps_total: 3,
+        opening: String::new(),
+    };
+    v1::ExplainResponse {
+        source: request.source.clone(),
+        knocks: (1..=steps).map(knock).collect(),
+        doors: vec![door],
+        now_ms: 1_795_361_401_000,
+        caveats: vec!["not connected now, so that nothing is seen there: db-1".to_owned()],
+        ..v1::ExplainResponse::default()
+    }
+}

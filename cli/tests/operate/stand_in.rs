@@ -422,11 +422,20 @@ impl ControlService for Service {
         Err(status::unavailable("the matcher is starting"))
     }
 
+    /// One knock, and one more with each answer.
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
+        self.serving()?;
         if self.wall {
             return Ok(Response::new(wall::explained(&request.get_ref().source, now_ms())));
         }
-        Err(status::unavailable("nothing is remembered yet"))
+        let request = request.into_inner();
+        if request.door == "none" {
+            return Err(status::not_found("door", "none"));
+        }
+        let answers = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut explained = fleet::explained(&request, answers);
+        explained.unanswered = self.unanswered();
+        Ok(Response::new(explained))
     }
 
     async fn overview(&self, _: Request<v1::OverviewRequest>) -> Answer<v1::OverviewResponse> {

@@ -1,22 +1,24 @@
 //! Doors: apply, confirm, get, list, delete.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use fleetknock_core::{
-    door::{Door, Knock, Sequence, strength, yaml},
-    host::HostSelector,
+    door::{Door, Knock, Sequence, Step, strength, yaml},
+    host::{HostName, HostSelector},
+    port::{Port, PortRange},
     time::Timestamp,
 };
 use fleetknock_proto::{convert, limits, status as refuse, v1 as pb};
 use tonic::Status;
 
-use super::{decided, door_name, page::Page};
+use super::{decided, door_name, hosts::Told, page::Page};
 use crate::{
     audit,
     confirm::{self, ConfirmError, Hold},
     decide::{self, DecideError},
     fleet::{Fleet, Held},
     grant,
+    peers::Peers,
     record::{AuditRecord, DoorRecord, FieldChange, Key, Withdrawn},
     shared::Shared,
     store::Transaction,
@@ -26,9 +28,12 @@ use crate::{
 
 /// Doors in a fleet.
 const DOORS_MAX: usize = 4_096;
+/// Hosts that a warning names.
+const UNSEEN_NAMED_MAX: usize = 8;
 
 pub(super) async fn apply(
     shared: &Shared,
+    peers: &Peers,
     caller: &Caller,
     request: pb::ApplyDoorRequest,
 ) -> Result<pb::ApplyDoorResponse, Status> {
@@ -36,6 +41,7 @@ pub(super) async fn apply(
     let door = convert::door(&declared)?;
     let hold = hold(caller, request.confirm_within_ms)?;
     let mut warnings = examine(shared, &door, request.weak)?;
+    warnings.extend(unseen_steps(shared, peers, &door).await);
 
     let actor = caller.actor();
     let ((before, applied), revision) = decided(
@@ -164,6 +170,43 @@ fn examine(shared: &Shared, door: &Door, weak: bool) -> Result<Vec<String>, Stat
         }
     }
     Ok(warnings)
+}
+
+/// Steps that some of their hosts cannot see now, because local services have their ports. Ports are not named: warnings
+/// go to terminals and logs.
+async fn unseen_steps(shared: &Shared, peers: &Peers, door: &Door) -> Vec<String> {
+    let Knock::Sequence(sequence) = door.knock();
+    let chosen = |step: &Step| -> Vec<HostName> {
+        let state = shared.state();
+        let hosts = state.fleet.hosts().values().map(|held| &held.record);
+        let hosts = hosts.filter(|host| step.hosts.matches(&host.name, &host.labels));
+        hosts.take(limits::PAGE_MAX).map(|host| host.name.clone()).collect()
+    };
+    let by_step: Vec<_> = sequence.steps.iter().map(chosen).collect();
+    let all: BTreeSet<_> = by_step.iter().flatten().cloned().collect();
+    let all: Vec<_> = all.into_iter().take(limits::PAGE_MAX).collect();
+    let told = Told::of(shared, peers, &all).await;
+    let uses = |host: &&HostName, port: Port| {
+        let ranges = told.hosts.get(host.as_str()).map(|host| host.in_use.as_slice()).unwrap_or_default();
+        ranges.iter().any(|range| PortRange::try_from(*range).is_ok_and(|range| range.contains(port)))
+    };
+    let mut warnings = Vec::new();
+    for (position, (step, hosts)) in (1..).zip(sequence.steps.iter().zip(&by_step)) {
+        let used: Vec<_> = hosts.iter().filter(|host| uses(host, step.port)).map(HostName::as_str).collect();
+        let on = match used.as_slice() {
+            [] => continue,
+            [host] => format!("host {host}"),
+            hosts if hosts.len() <= UNSEEN_NAMED_MAX => format!("hosts {}", hosts.join(", ")),
+            hosts => {
+                let more = hosts.len() - UNSEEN_NAMED_MAX;
+                format!("hosts {} and {more} more", hosts[..UNSEEN_NAMED_MAX].join(", "))
+            }
+        };
+        warnings.push(format!(
+            "step {position}: its port is in use by a local service on {on}: no knock is seen there"
+        ));
+    }
+    warnings
 }
 
 /// The strength of a door's knock, with the hosts that its selectors choose now.

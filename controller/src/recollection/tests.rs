@@ -1,3 +1,5 @@
+//! The bounds of the memory, and what gives way first.
+
 use super::*;
 
 #[test]

@@ -46,3 +46,25 @@ fn a_host_owns_its_addresses_and_all_loopback_ones() {
         assert_eq!(view.owns(address.parse().unwrap()), own, "{address}");
     }
 }
+
+#[test]
+fn ports_in_use_are_those_of_the_knock_space_where_a_service_waits() {
+    let mut view = LocalView { addresses: ["192.0.2.1".parse().unwrap()].into(), ..LocalView::default() };
+    for (protocol, address, port) in [
+        (Protocol::Tcp, "127.0.0.1", 81),
+        (Protocol::Tcp, "0.0.0.0", 80),
+        (Protocol::Tcp, "192.0.2.1", 79),
+        (Protocol::Tcp, "0.0.0.0", 22),
+        (Protocol::Tcp, "0.0.0.0", 40_000),
+        (Protocol::Udp, "::", 53),
+        (Protocol::Udp, "0.0.0.0", 40_000),
+        (Protocol::Udp, "0.0.0.0", 50),
+    ] {
+        view.services.add(LocalSocket { protocol, address: address.parse().unwrap(), port, only_v6: false });
+    }
+    let guarded = ["tcp/22".parse().unwrap()].into();
+    let space = KnockSpace { guarded, ..KnockSpace::default() };
+    let texts = |limit| in_use(&view, &space, limit).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(texts(10), ["tcp/79-80", "tcp/40000", "udp/50", "udp/53"]);
+    assert_eq!(texts(1), ["tcp/79-80"]);
+}

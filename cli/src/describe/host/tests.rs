@@ -19,6 +19,10 @@ fn host() -> v1::Host {
 fn a_connected_host_says_where_and_how_it_does() {
     let host = v1::Host {
         connected: true,
+        in_use: vec![
+            v1::PortRange { protocol: 1, first: 80, last: 80 },
+            v1::PortRange { protocol: 2, first: 1_000, last: 1_010 },
+        ],
         controller: "ctl-2".into(),
         connected_since_ms: 1_795_361_400_000,
         last_seen_ms: 1_795_361_410_500,
@@ -45,6 +49,7 @@ Version:      0.1.0
 Firewall:     nftables
 Guards:       tcp/22, tcp/443
 Observes:     -
+In use:       tcp/80, udp/1000-1010
 For doors:    bastion-ssh, web
 Picture:      revision 77
 Clock:        +1.2ms ±0.4ms from the fleet's time
@@ -77,6 +82,7 @@ Version:      0.1.0
 Firewall:     nftables
 Guards:       tcp/22, tcp/443
 Observes:     -
+In use:       -
 For doors:    bastion-ssh, web
 Picture:      -
 Clock:        -

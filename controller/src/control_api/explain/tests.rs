@@ -1,3 +1,5 @@
+//! What words tell and must not tell, and how several controllers' words on a knock are put together.
+
 use std::time::Duration;
 
 use fleetknock_core::{
