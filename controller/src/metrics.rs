@@ -306,6 +306,9 @@ impl Metrics {
         for verdict in VERDICTS {
             drop(self.knocks.get_or_create(&VerdictLabels { verdict }));
         }
+        for reason in FailReason::ALL {
+            drop(self.attempts_failed.get_or_create(&AttemptLabels { reason: reason.name() }));
+        }
         for reason in KNOCKS_REFUSED.into_iter().chain(["full"]) {
             drop(self.refused.get_or_create(&RefusedLabels { reason }));
         }

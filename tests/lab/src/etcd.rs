@@ -238,6 +238,11 @@ impl Member {
         SocketAddr::new(self.host.v4(), CLIENT_PORT)
     }
 
+    /// Its port for health and metrics, in plain text.
+    pub fn http(&self) -> SocketAddr {
+        http_of(&self.host)
+    }
+
     /// Whether it says that it leads.
     fn leads(&self) -> Result<bool> {
         let metrics = http::get(&self.host, http_of(&self.host), "/metrics")?.text;

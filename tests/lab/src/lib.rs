@@ -23,6 +23,7 @@ pub mod pki;
 pub mod probe;
 pub mod process;
 pub mod programs;
+pub mod prometheus;
 pub mod serve;
 mod signals;
 pub mod stolen;

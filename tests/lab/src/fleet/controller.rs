@@ -77,11 +77,13 @@ impl Controller {
         flags.extend(["--store".to_owned(), store.to_owned()]);
         let local = |port: u16| format!("127.0.0.1:{port}");
         if shown.is_some() {
-            flags.extend(["--http".to_owned(), local(HTTPS_PORT), "--http-plain".to_owned()]);
-        } else {
-            flags.push("--http".to_owned());
+            flags.extend(["--http".to_owned(), local(HTTPS_PORT)]);
         }
-        flags.push(local(HTTP_PORT));
+        let plain = if shown.is_some() { "--http-plain" } else { "--http" };
+        // Somebody else's Prometheus comes from elsewhere.
+        if !more.iter().any(|flag| flag == plain) {
+            flags.extend([plain.to_owned(), local(HTTP_PORT)]);
+        }
         flags.extend(trust::flags(shown.as_ref().map(|shown| &shown.own)));
         flags.extend_from_slice(more);
         Self { host, flags, shown, state: Mutex::default() }
