@@ -1,3 +1,5 @@
+//! What the registry writes is read back, and what breaks the conventions is said.
+
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},

@@ -1,3 +1,5 @@
+//! What is scraped of an agent keeps the conventions, and adds up.
+
 use fleetknock_runtime::metrics::{
     lint::complaints,
     register_process,

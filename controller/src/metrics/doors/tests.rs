@@ -1,3 +1,5 @@
+//! What is counted of doors is bounded and goes with them.
+
 use fleetknock_core::door::DoorName;
 
 use super::{Counts, DOORS_MAX, Doors};

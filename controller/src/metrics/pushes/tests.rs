@@ -1,3 +1,5 @@
+//! Answers are measured once each, and are not waited for without end.
+
 use std::time::{Duration, Instant};
 
 use fleetknock_core::time::Timestamp;

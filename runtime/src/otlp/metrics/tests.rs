@@ -1,3 +1,5 @@
+//! What OTLP says is what the registry holds, and no collector holds anybody up.
+
 use std::{
     sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,

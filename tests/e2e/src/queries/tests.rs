@@ -1,3 +1,5 @@
+//! Names are found wherever PromQL has them.
+
 use super::{Query, names};
 
 #[test]
