@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::Context as _;
 use fleetknock_proto::v1::{self, AgentMessage};
-use fleetknock_runtime::{clock, ready::Latch, tls::Connector};
+use fleetknock_runtime::{clock, log::Dial, ready::Latch, tls::Connector};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -89,6 +89,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// What is to be said of this host's certificate.
     pub certificate: watch::Receiver<Option<String>>,
+    /// What this process logs.
+    pub log_dial: Dial,
     /// Released when the guard was written.
     pub guard_latch: Latch,
     /// Released when a controller was reached once.
@@ -115,6 +117,7 @@ pub struct Driver {
     on_exit: OnExit,
     metrics: Metrics,
     certificate: watch::Receiver<Option<String>>,
+    log_dial: Dial,
     guard_latch: Latch,
     controller_latch: Latch,
     results: VecDeque<v1::OpeningResult>,
@@ -178,6 +181,7 @@ impl Driver {
             on_exit: parts.on_exit,
             metrics: parts.metrics,
             certificate: parts.certificate,
+            log_dial: parts.log_dial,
             guard_latch: parts.guard_latch,
             controller_latch: parts.controller_latch,
             results: VecDeque::new(),

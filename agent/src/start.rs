@@ -47,7 +47,8 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     }
     check_capabilities(settings.firewall)?;
     let mut hardening = Hardening::begin(settings.harden)?;
-    log::init(settings.log_format, &settings.log)?;
+    let filter = log::init(settings.log_format, &settings.log)?;
+    let log_dial = log::Dial::new(filter, &settings.log);
     tracing::info!(host = %settings.host, version = env!("CARGO_PKG_VERSION"), "the agent starts");
     if settings.insecure {
         tracing::warn!(
@@ -74,7 +75,10 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     // After the guard, and not within --check-config: a host whose certificate ended while it was off is closed all the
     // same. Whoever restarts services tries again: the files may come any moment.
     let files = settings.tls_files()?;
-    exit::block_on(Some(WORKERS), serve(settings, files, token, firewall, state, picture, remembered))
+    exit::block_on(
+        Some(WORKERS),
+        serve(settings, files, token, firewall, state, (picture, remembered), log_dial),
+    )
 }
 
 async fn serve(
@@ -83,8 +87,8 @@ async fn serve(
     token: Option<anyhow::Result<TokenFile>>,
     firewall: Box<dyn Firewall>,
     state: Option<StateFile>,
-    picture: Picture,
-    remembered: Remembered,
+    (picture, remembered): (Picture, Remembered),
+    log_dial: log::Dial,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("cannot install the signal handlers")?;
     if let Some(files) = &files {
@@ -166,6 +170,7 @@ async fn serve(
         on_exit: settings.on_exit,
         metrics,
         certificate: notices,
+        log_dial,
         guard_latch,
         controller_latch,
     })?;

@@ -10,6 +10,7 @@
 mod link {
     pub(crate) mod controller;
     pub(crate) mod host;
+    mod logs;
     mod moving;
     mod resending;
     mod trust;

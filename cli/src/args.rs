@@ -8,7 +8,7 @@ use fleetknock_runtime::tls;
 
 use crate::{
     apply, ban, check, close, completions, confirm, controllers::Controllers, delete, describe, explain, get,
-    import, knock, open, output, pki, token, top, watch,
+    import, knock, log, open, output, pki, token, top, watch,
 };
 
 /// Port knocking for a fleet: knock, and operate doors, hosts, openings, bans and controllers.
@@ -79,6 +79,7 @@ pub(crate) enum Command {
     Get(get::Get),
     Import(import::Import),
     Knock(knock::Knock),
+    Log(log::Log),
     Open(open::Open),
     Pki(pki::Pki),
     Token(token::Token),
@@ -112,6 +113,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Explain(command) => explain::run(&command, controllers()?, out).await,
         Command::EnrollToken(command) => token::enroll(&command, controllers()?, out).await,
         Command::Get(command) => get::run(&command, controllers()?, out).await,
+        Command::Log(command) => log::run(&command, controllers()?, out).await,
         Command::Open(command) => open::run(&command, controllers()?, out).await,
         Command::Token(command) => token::run(&command, controllers()?, out).await,
         Command::Top(command) => top::run(&command, controllers()?, out).await,

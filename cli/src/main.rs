@@ -18,6 +18,7 @@ mod get;
 mod import;
 mod kind;
 mod knock;
+mod log;
 mod open;
 mod output;
 mod pki;

@@ -13,6 +13,8 @@ mod confirm;
 mod explaining;
 #[path = "operate/fleet.rs"]
 mod fleet;
+#[path = "operate/logs.rs"]
+mod logs;
 #[path = "operate/members.rs"]
 mod members;
 #[path = "operate/several.rs"]

@@ -19,6 +19,7 @@ use crate::{
     record::{Actor, AuditRecord, EventId, FieldChange, Key, OpeningRecord},
     shared::Shared,
     store::{CHANGES_MAX, Change, Revision, Transaction},
+    wire,
 };
 
 pub mod denials;
@@ -222,6 +223,16 @@ pub async fn write(
         Ok(((), transaction))
     });
     written.await.map(|((), revision)| revision)
+}
+
+/// Tells of something that has happened already. When the store cannot keep the event it is streamed and logged all the same,
+/// as one that is not kept.
+pub async fn tell(shared: &Shared, event: impl Fn(Timestamp) -> AuditRecord) {
+    if let Err(error) = write(shared, &event).await {
+        tracing::warn!(%error, "an event does not enter the audit trail");
+        let event = wire::audited(&event(shared.now()));
+        shared.say(pb::Event { id: String::new(), ..event });
+    }
 }
 
 fn cut(text: String, most: usize) -> String {

@@ -23,6 +23,10 @@ const FLOOR_US: u64 = 50;
 /// An uncertainty is never said to be larger than this: beyond it, order across hosts means nothing anyway.
 const UNCERTAINTY_MAX_US: u64 = 60_000_000;
 
+/// Beyond these a clock is called drifting: the offset in microseconds, and within what it is certain.
+const OFF_MAX_US: u64 = 500_000;
+const UNCERTAIN_MAX: Duration = Duration::from_millis(100);
+
 /// One answered probe. All times in microseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
@@ -49,6 +53,11 @@ impl Offset {
     /// A time of the agent's clock, by the controller's clock.
     pub fn correct(self, agent: Timestamp) -> Timestamp {
         agent.shifted(self.micros.saturating_neg())
+    }
+
+    /// Whether the clock is so far off, or so uncertain, that somebody should look at it.
+    pub fn is_drifting(self) -> bool {
+        self.micros.unsigned_abs() > OFF_MAX_US || self.uncertainty > UNCERTAIN_MAX
     }
 
     /// The same clock measured against one that is so many microseconds ahead of the one it was measured against.

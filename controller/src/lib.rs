@@ -29,6 +29,7 @@ pub mod sessions;
 pub mod shared;
 pub mod status;
 pub mod store;
+pub mod tally;
 pub mod trust;
 pub mod web;
 pub mod wire;

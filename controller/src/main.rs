@@ -16,9 +16,10 @@ fn main() -> ExitCode {
             let text = "configuration is valid\n".to_owned();
             return Err(config::ConfigError::Said { text }.into());
         }
-        let _filter = log::init(settings.log_format, &settings.log)?;
+        let filter = log::init(settings.log_format, &settings.log)?;
+        let dial = log::Dial::new(filter, &settings.log);
         // In this thread, before there is another: user and capabilities belong to threads.
         harden::become_ordinary(&settings.capabilities()).map_err(|error| exit::coded(exit::OS, error))?;
-        exit::block_on(None, serve::run(settings))
+        exit::block_on(None, serve::run(settings, dial))
     })
 }

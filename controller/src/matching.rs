@@ -36,6 +36,7 @@ use crate::{
     metrics::{RefusedLabels, VerdictLabels},
     recollection::{Entry, Recollection, Remembered, Unanswered},
     shared::Shared,
+    tally::Counts,
     wire,
 };
 
@@ -267,6 +268,8 @@ impl Service {
             tracing::warn!(refused, "the store is too far behind: decisions were refused");
         }
         self.count();
+        let of = |verdict| counts.get(verdict).copied().unwrap_or(0);
+        self.shared.tally().add(now, Counts::of_verdicts(of));
         for (verdict, count) in counts {
             self.shared.metrics.knocks.get_or_create(&VerdictLabels { verdict }).inc_by(count);
         }

@@ -25,6 +25,7 @@ use fleetknock_runtime::{
     admin::{self, Admin},
     drain::{Drain, Signals},
     exit,
+    log::Dial,
     metrics::register_process,
     otlp,
     ready::{Latch, Readiness},
@@ -67,7 +68,7 @@ const LEAVE_MAX: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// When an address is busy, the store cannot be opened, or a vital task ends.
-pub async fn run(settings: Settings) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, log_dial: Dial) -> anyhow::Result<()> {
     let signals = Signals::install().context("cannot install the signal handlers")?;
     let name = settings.name();
     let trust = Trust::load(&settings.fleet_name(), settings.tls_files(&name)?)
@@ -158,6 +159,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         ban_for: settings.ban_for,
         trust,
         metrics,
+        log_dial,
         fleet,
     }));
     if settings.insecure {

@@ -188,6 +188,16 @@ impl Sessions {
         self.cut_off(full);
     }
 
+    /// Tells a host's agent what to log. False when it is not connected here, or does not read and is cut off.
+    pub fn order_log(&mut self, host: &HostName, order: pb::LogOrder) -> bool {
+        let Some(session) = self.sessions.get(host) else { return false };
+        let taken = session.send(pb::controller_message::Kind::Log(order));
+        if !taken {
+            self.cut_off(vec![host.clone()]);
+        }
+        taken
+    }
+
     /// Tells everybody to go elsewhere, as this controller leaves.
     pub fn dismiss(&mut self, reason: &str) {
         for session in self.sessions.values() {

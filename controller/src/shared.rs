@@ -10,6 +10,7 @@ use std::{
 
 use fleetknock_core::{host::HostName, knock::ObservationId, source::Source, time::Timestamp};
 use fleetknock_proto::v1 as pb;
+use fleetknock_runtime::log::Dial;
 use ipnet::IpNet;
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -32,6 +33,7 @@ use crate::{
     sessions::{FleetWide, Sessions},
     status::Statuses,
     store::{Expect, Revision, Store},
+    tally::Tally,
     trust::Trust,
 };
 
@@ -61,6 +63,8 @@ pub struct Parts {
     pub trust: Trust,
     /// Counters.
     pub metrics: Metrics,
+    /// What this process logs.
+    pub log_dial: Dial,
     /// As it was read from the store.
     pub fleet: Fleet,
 }
@@ -87,6 +91,8 @@ pub struct Shared {
     pub trust: Trust,
     /// Counters.
     pub metrics: Metrics,
+    /// What this process logs.
+    pub log_dial: Dial,
     state: Mutex<State>,
     clock: SharedClock,
     standing: watch::Sender<Standing>,
@@ -99,6 +105,7 @@ pub struct Shared {
     denied: Mutex<Option<mpsc::Receiver<Denied>>>,
     lines: OnceLock<Lines>,
     refused: Mutex<Refused>,
+    tally: Mutex<Tally>,
 }
 
 /// The fleet's copy and what hangs on it, under one lock that is never held across an await.
@@ -159,8 +166,19 @@ impl State {
 impl Shared {
     /// The shared parts around a store and the fleet as it was read from it.
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, name, address, fleet_name, wide, management, ban_for, trust, metrics, fleet } =
-            parts;
+        let Parts {
+            store,
+            name,
+            address,
+            fleet_name,
+            wide,
+            management,
+            ban_for,
+            trust,
+            metrics,
+            log_dial,
+            fleet,
+        } = parts;
         let (denials, denied) = mpsc::channel(DENIALS_QUEUE);
         Self {
             store,
@@ -173,6 +191,7 @@ impl Shared {
             ban_for,
             trust,
             metrics,
+            log_dial,
             clock: SharedClock::default(),
             standing: watch::Sender::new(Standing::Joining),
             epoch: AtomicU64::new(0),
@@ -185,6 +204,7 @@ impl Shared {
             denied: Mutex::new(Some(denied)),
             lines: OnceLock::new(),
             refused: Mutex::default(),
+            tally: Mutex::default(),
         }
     }
 
@@ -357,6 +377,11 @@ impl Shared {
     /// The events from now on.
     pub fn events(&self) -> broadcast::Receiver<Said> {
         self.events.subscribe()
+    }
+
+    /// What knocks became, second by second. Held for a moment once a batch, and once an overview.
+    pub fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Complete knocks that were not answered. Few: nothing that is fast waits for this lock.

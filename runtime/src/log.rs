@@ -1,10 +1,14 @@
 //! Logs: to standard error, for people or as JSON lines, with a filter that can be changed while the program runs.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, sync::Arc};
 
 use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
+
+mod dial;
+
+pub use self::dial::Dial;
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -20,6 +24,8 @@ pub enum Format {
 #[derive(Clone, Debug)]
 pub struct Filter {
     handle: reload::Handle<EnvFilter, Registry>,
+    /// Of one that nothing logs by.
+    _held: Option<Arc<reload::Layer<EnvFilter, Registry>>>,
 }
 
 /// Starts logging for the whole process. `filter` is a directive list such as `info` or `info,fleetknock_agent=debug`
@@ -38,7 +44,7 @@ pub fn init(format: Format, filter: &str) -> Result<Filter, LogError> {
         Format::Json => base.with(lines.json().flatten_event(true)).try_init(),
     };
     done.map_err(|_| LogError::Started)?;
-    Ok(Filter { handle })
+    Ok(Filter { handle, _held: None })
 }
 
 /// Checks a filter without starting anything.
@@ -50,6 +56,15 @@ pub fn check(filter: &str) -> Result<(), LogError> {
 }
 
 impl Filter {
+    /// One that nothing logs by, for programs that run a part of another one and log by themselves.
+    ///
+    /// # Errors
+    /// When it cannot be parsed.
+    pub fn detached(filter: &str) -> Result<Self, LogError> {
+        let (layer, handle) = reload::Layer::new(parse(filter)?);
+        Ok(Self { handle, _held: Some(Arc::new(layer)) })
+    }
+
     /// Replaces the filter from now on.
     ///
     /// # Errors

@@ -17,6 +17,10 @@ use crate::{
 /// The longest window that a controller can ask for.
 const KEEP_MAX: Duration = Duration::from_secs(3600);
 
+/// For how long an operator can change what is logged.
+const LOG_MIN: Duration = Duration::from_secs(1);
+const LOG_MAX: Duration = Duration::from_secs(86_400);
+
 impl Driver {
     /// Takes in a message that came at this time by both clocks.
     pub(super) fn hear(&mut self, kind: Kind, heard: Instant, heard_us: u64) -> Result<(), FieldError> {
@@ -56,9 +60,22 @@ impl Driver {
                 self.window.ask_again(heard);
             }
             // The agent does not ask.
-            Kind::ProbeReply(_) | Kind::Traced(_) | Kind::Log(_) => {}
+            Kind::ProbeReply(_) | Kind::Traced(_) => {}
+            Kind::Log(order) => self.log(&order),
         }
         Ok(())
+    }
+
+    /// Logs as an operator wants it for a while.
+    fn log(&self, order: &v1::LogOrder) {
+        let within = Duration::from_millis(order.for_ms).clamp(LOG_MIN, LOG_MAX);
+        let turned = match order.filter.as_str() {
+            "" => self.log_dial.reset(),
+            filter => self.log_dial.turn(filter, within),
+        };
+        if let Err(error) = turned {
+            tracing::warn!(%error, "what is logged cannot be changed as an operator wants it");
+        }
     }
 
     fn answer(&self, probe: &v1::Probe, heard_us: u64) {

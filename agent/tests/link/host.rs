@@ -16,7 +16,10 @@ use fleetknock_agent::{
 };
 use fleetknock_core::{port::PortRange, source::Source, time::Timestamp};
 use fleetknock_proto::v1;
-use fleetknock_runtime::ready::Readiness;
+use fleetknock_runtime::{
+    log::{Dial, Filter},
+    ready::Readiness,
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -68,6 +71,7 @@ impl Host {
             on_exit: OnExit::Keep,
             metrics: Metrics::default(),
             certificate: watch::channel(None).1,
+            log_dial: Dial::new(Filter::detached("info").expect("a filter"), "info"),
             guard_latch: readiness.latch("guard"),
             controller_latch: readiness.latch("controller"),
         };

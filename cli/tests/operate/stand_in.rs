@@ -35,6 +35,7 @@ pub(crate) struct StandIn {
     address: SocketAddr,
     bans: Arc<Mutex<BTreeMap<String, v1::Ban>>>,
     openings: Arc<Mutex<Vec<v1::Opening>>>,
+    log_orders: Arc<Mutex<Vec<String>>>,
     _runtime: Runtime,
 }
 
@@ -92,6 +93,7 @@ impl StandIn {
         let listener = runtime.block_on(TcpListener::bind(address)).unwrap();
         let address = listener.local_addr().unwrap();
         let (bans, openings) = (service.bans.clone(), service.openings.clone());
+        let log_orders = service.log_orders.clone();
         let within = runtime.enter();
         let (scheme, incoming) = match files {
             None => ("http", Incoming::plain(listener, Limits::default())),
@@ -108,7 +110,7 @@ impl StandIn {
         let server = tonic::transport::Server::builder().add_service(service);
         runtime.spawn(server.serve_with_incoming(incoming));
         drop(within);
-        Self { scheme, address, bans, openings, _runtime: runtime }
+        Self { scheme, address, bans, openings, log_orders, _runtime: runtime }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -122,6 +124,11 @@ impl StandIn {
     /// What is open.
     pub(crate) fn openings(&self) -> Vec<String> {
         self.openings.lock().unwrap().iter().map(|opening| opening.id.clone()).collect()
+    }
+
+    /// What was ordered to be logged.
+    pub(crate) fn log_orders(&self) -> Vec<String> {
+        self.log_orders.lock().unwrap().clone()
     }
 
     /// Who is banned.
@@ -138,6 +145,7 @@ struct Service {
     openings: Arc<Mutex<Vec<v1::Opening>>>,
     bans: Arc<Mutex<BTreeMap<String, v1::Ban>>>,
     tokens: Mutex<Vec<v1::Token>>,
+    log_orders: Arc<Mutex<Vec<String>>>,
     /// What whoever calls must show for itself, if anything.
     authorization: Option<String>,
     streams: AtomicU32,
@@ -445,8 +453,21 @@ impl ControlService for Service {
         Err(status::unavailable("nothing is remembered yet"))
     }
 
-    async fn set_log(&self, _: Request<v1::SetLogRequest>) -> Answer<v1::SetLogResponse> {
-        Err(status::unavailable("nothing is remembered yet"))
+    async fn set_log(&self, request: Request<v1::SetLogRequest>) -> Answer<v1::SetLogResponse> {
+        let request = request.into_inner();
+        let whose = match &request.whose {
+            Some(v1::set_log_request::Whose::Host(host)) if host == "gone" => {
+                return Err(status::precondition("host", host, "it is not connected"));
+            }
+            Some(v1::set_log_request::Whose::Host(host)) => format!("host {host}"),
+            Some(v1::set_log_request::Whose::Controller(name)) => format!("controller {name}"),
+            None => "nobody".to_owned(),
+        };
+        let text = format!("{whose}: '{}' for {} ms", request.filter, request.for_ms);
+        self.log_orders.lock().unwrap().push(text);
+        let within = if request.for_ms == 0 { 600_000 } else { request.for_ms };
+        let until_ms = if request.filter.is_empty() { 0 } else { now_ms() + within };
+        Ok(Response::new(v1::SetLogResponse { until_ms }))
     }
 
     /// One event, and then the stream ends.

@@ -18,7 +18,6 @@ use super::entry;
 use crate::{
     record::{Actor, AuditRecord},
     shared::Shared,
-    wire,
 };
 
 #[cfg(test)]
@@ -147,18 +146,8 @@ pub async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Denied>) {
             _ = ticks.tick() => repeats.due(shared.now()),
         };
         for denied in told {
-            tell(&shared, &denied).await;
+            super::tell(&shared, |at| record(&shared, &denied, at)).await;
         }
-    }
-}
-
-async fn tell(shared: &Shared, denied: &Denied) {
-    let event = |at| record(shared, denied, at);
-    if let Err(error) = super::write(shared, event).await {
-        tracing::warn!(%error, "a refusal does not enter the audit trail");
-        // It is streamed and logged all the same, as an event that is not kept.
-        let event = wire::audited(&record(shared, denied, shared.now()));
-        shared.say(pb::Event { id: String::new(), ..event });
     }
 }
 

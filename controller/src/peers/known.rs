@@ -17,7 +17,7 @@ use crate::{
     sessions::Info,
     shared::{Shared, Standing, State},
     status::{Report, State as OnHost},
-    wire,
+    tally, wire,
 };
 
 /// Names or ids in one question.
@@ -82,6 +82,28 @@ fn standing(standing: Standing, now: Timestamp) -> (pb::ControllerState, u64) {
         // One that has not joined holds no lease either.
         Standing::Joining | Standing::Suspended => (pb::ControllerState::Suspended, 0),
     }
+}
+
+/// What this controller counts.
+pub(crate) async fn overview(
+    shared: &Shared,
+    matching: &matching::Handle,
+    seconds: usize,
+) -> Result<pb::OwnOverviewResponse, Status> {
+    let fill = matching.attempts(AttemptFilter { none: true, ..AttemptFilter::default() }).await;
+    let fill = fill.map_err(|stopped| unavailable(shared, &stopped.to_string()))?;
+    let knocks = shared.tally().last(seconds, shared.now());
+    let state = shared.state();
+    let connected = state.sessions.hosts().filter_map(|name| state.sessions.of(name));
+    let offsets: Vec<_> = connected.map(|session| session.info.offset).collect();
+    let drifting = offsets.iter().flatten().filter(|offset| offset.is_drifting()).count();
+    Ok(pb::OwnOverviewResponse {
+        knocks: knocks.into_iter().map(|(from, counts)| tally::told(from, counts)).collect(),
+        sources_in_flight: fill.sources.into(),
+        sources_limit: fill.limit.into(),
+        hosts_connected: u32::try_from(offsets.len()).unwrap_or(u32::MAX),
+        hosts_drifting: u32::try_from(drifting).unwrap_or(u32::MAX),
+    })
 }
 
 fn peer(name: &HostName, status: super::Status) -> pb::Peer {

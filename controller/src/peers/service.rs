@@ -18,7 +18,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Peers, Reported, known};
 use crate::{
-    control_api::events::{self, Chosen, Which},
+    control_api::{
+        events::{self, Chosen, Which},
+        logs, overview,
+    },
     matching,
     record::Boot,
     shared::Shared,
@@ -126,16 +129,17 @@ impl PeerService for Service {
 
     async fn own_overview(
         &self,
-        _request: Request<pb::OverviewRequest>,
+        request: Request<pb::OverviewRequest>,
     ) -> Result<Response<pb::OwnOverviewResponse>, Status> {
-        Err(Status::unimplemented("own_overview"))
+        let seconds = overview::seconds(request.get_ref())?;
+        known::overview(&self.shared, &self.matching, seconds).await.map(Response::new)
     }
 
     async fn set_own_log(
         &self,
-        _request: Request<pb::SetLogRequest>,
+        request: Request<pb::SetLogRequest>,
     ) -> Result<Response<pb::SetLogResponse>, Status> {
-        Err(Status::unimplemented("set_own_log"))
+        logs::own(&self.shared, request.get_ref()).map(Response::new)
     }
 
     type WatchOwnEventsStream = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;

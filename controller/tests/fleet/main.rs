@@ -9,7 +9,9 @@
 mod audit;
 mod confirm;
 mod enrolling;
+mod logs;
 mod metrics;
+mod overview;
 mod promises;
 mod several;
 mod store_away;

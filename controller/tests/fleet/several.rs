@@ -356,14 +356,14 @@ async fn a_controller_that_was_killed_is_unreachable_and_said_not_to_have_answer
 }
 
 /// Controllers over one store, each of which reaches all others.
-struct Fleet {
+pub(crate) struct Fleet {
     store: Arc<dyn Store>,
     names: Vec<String>,
-    controllers: Vec<Controller>,
+    pub(crate) controllers: Vec<Controller>,
 }
 
 impl Fleet {
-    async fn of(names: &[&str]) -> Self {
+    pub(crate) async fn of(names: &[&str]) -> Self {
         let mut fleet =
             Self { store: Arc::new(MemoryStore::new()), names: Vec::new(), controllers: Vec::new() };
         for name in names {
@@ -380,7 +380,7 @@ impl Fleet {
         }
     }
 
-    async fn operators(&self) -> Vec<Operator> {
+    pub(crate) async fn operators(&self) -> Vec<Operator> {
         let mut operators = Vec::new();
         for controller in &self.controllers {
             operators.push(controller.operator().await);
@@ -473,7 +473,7 @@ async fn result(agent: &Agent, id: &str, state: pb::HostOpeningState, reason: &s
     agent.tell(Say::Results(pb::ResultBatch { results: vec![result] })).await;
 }
 
-async fn knock_all(edge: &mut Agent, db: &mut Agent, bastion: &mut Agent, source: [u8; 4]) {
+pub(crate) async fn knock_all(edge: &mut Agent, db: &mut Agent, bastion: &mut Agent, source: [u8; 4]) {
     edge.knock(source, 7412).await;
     sleep(BETWEEN_KNOCKS).await;
     db.knock(source, 23981).await;

@@ -17,7 +17,13 @@ use fleetknock_proto::v1::{
     self as pb, agent_message::Kind as Say, agent_service_client::AgentServiceClient,
     control_service_client::ControlServiceClient, controller_message::Kind as Told,
 };
-use fleetknock_runtime::{admin::Admin, drain::Drain, metrics::register_process, ready::Readiness};
+use fleetknock_runtime::{
+    admin::Admin,
+    drain::Drain,
+    log::{Dial, Filter},
+    metrics::register_process,
+    ready::Readiness,
+};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,6 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Controller {
     pub(crate) address: SocketAddr,
+    pub(crate) log_dial: Dial,
     /// Where its dashboard and its API as JSON are.
     pub(crate) http: SocketAddr,
     drain: Drain,
@@ -69,6 +76,7 @@ impl Controller {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let entrance = Entrance::new(listener, &trust).unwrap();
+        let log_dial = Dial::new(Filter::detached("info").unwrap(), "info");
         let shared = Shared::new(Parts {
             store,
             name: name.parse().unwrap(),
@@ -79,6 +87,7 @@ impl Controller {
             ban_for: Duration::from_secs(600),
             trust,
             metrics,
+            log_dial: log_dial.clone(),
             fleet,
         });
         let policy = MissPolicy { misses: 10, window: Duration::from_secs(60) };
@@ -99,7 +108,7 @@ impl Controller {
             }
         };
         timeout(PATIENCE, ready).await.unwrap();
-        Self { address, http: http_address, drain, registry }
+        Self { address, log_dial, http: http_address, drain, registry }
     }
 
     /// As it is scraped.

@@ -4984,6 +4984,11 @@ pub struct OwnOverviewResponse {
     pub sources_in_flight: u64,
     #[prost(uint64, tag = "3")]
     pub sources_limit: u64,
+    /// Of the hosts that are connected to it.
+    #[prost(uint32, tag = "4")]
+    pub hosts_connected: u32,
+    #[prost(uint32, tag = "5")]
+    pub hosts_drifting: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DescribeRequest {}

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fleetknock_core::{identity::Role, time::Timestamp};
+use fleetknock_runtime::log::{Dial, Filter};
 
 use super::*;
 use crate::{
@@ -104,6 +105,7 @@ pub(in crate::trust) async fn controller(name: &str, store: Arc<dyn Store>) -> A
         ban_for: Duration::from_secs(600),
         trust: Trust::Plain,
         metrics: Metrics::default(),
+        log_dial: Dial::new(Filter::detached("info").unwrap(), "info"),
         fleet,
     }));
     tokio::spawn(keeper::run(shared.clone(), watch));
