@@ -247,8 +247,7 @@ impl Service {
             self.say_progress(&verdict, observation, now);
             for decision in found.drain(..) {
                 if let matcher::Decision::Complete(complete) = &decision {
-                    let of = complete.knocks.len();
-                    self.memory.add(Entry::completed(observation, now, &complete.door, of));
+                    self.memory.add(Entry::completed(observation, now, complete));
                 }
                 let Some(decision) = self.decision(decision, observation, now) else { continue };
                 if let Err(TrySendError::Full(lost) | TrySendError::Closed(lost)) =

@@ -11,7 +11,7 @@ use fleetknock_core::{
     explain::Outcome,
     host::HostId,
     knock::{Observation, ObservationId},
-    matcher::{Ignored, Verdict},
+    matcher::{Completion, Ignored, Verdict},
     port::Port,
     source::Source,
     time::Timestamp,
@@ -94,9 +94,12 @@ impl Entry {
         })
     }
 
-    /// A knock that completed a door.
-    pub fn completed(observation: &Observation, judged: Timestamp, door: &DoorName, of: usize) -> Self {
-        Self::new(observation, judged, Outcome::Completed).at_step(Arc::new(door.clone()), of, of)
+    /// A knock with whose report a door was complete. It need not be the last step: reports come in any order.
+    pub fn completed(observation: &Observation, judged: Timestamp, complete: &Completion) -> Self {
+        let of = complete.knocks.len();
+        let step = if observation.id == complete.end { of } else { 0 };
+        let door = Arc::new(complete.door.clone());
+        Self::new(observation, judged, Outcome::Completed).at_step(door, step, of)
     }
 
     fn at_step(self, door: Arc<DoorName>, step: usize, of: usize) -> Self {

@@ -34,6 +34,20 @@ fn the_oldest_gives_way_and_it_is_said_since_when_all_is_there() {
 }
 
 #[test]
+fn a_step_reported_last_is_not_called_the_last_step() {
+    let complete = Completion {
+        door: "bastion".parse().unwrap(),
+        source: source(1),
+        first: at(0),
+        last: at(1),
+        end: knock(1, 3).id,
+        knocks: vec![knock(1, 2).id, knock(1, 3).id],
+    };
+    let step = |counter| Entry::completed(&knock(1, counter), at(5), &complete).step;
+    assert_eq!((step(3), step(2)), (2, 0));
+}
+
+#[test]
 fn an_entry_tells_what_was_seen_and_debug_tells_no_port() {
     let seen = knock(1, 7);
     let entry = Entry::new(&seen, at(20), Outcome::Miss);

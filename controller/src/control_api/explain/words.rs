@@ -88,7 +88,8 @@ impl Words<'_> {
             Outcome::Step => format!("step {step} of {of} of door {door}"),
             Outcome::Completed => {
                 let doors: Vec<_> = knock.completed.iter().map(String::as_str).collect();
-                format!("the last step: complete at door {}", doors.join(", "))
+                let which = if step == of { "the last step" } else { "the last report that was missing" };
+                format!("{which}: complete at door {}", doors.join(", "))
             }
             Outcome::Refused => {
                 let reasons: Vec<_> = knock
