@@ -8,27 +8,30 @@ import { state } from "./store.js";
 
 const AGAIN_MS = 3000;
 
-/** The answer that is shown, to which question. */
-const asked = { key: "", answer: undefined, error: "", reveal: false, at: 0, busy: false };
+/** The answer that is shown, to which question. Ports are shown for the question with which they were asked for, and for
+ * no other that follows. */
+const asked = { key: "", answer: undefined, error: "", revealed: "", at: 0, busy: false };
 
-const keyOf = (route, reveal) => JSON.stringify([route.source, route.door, reveal]);
+const questionOf = (source, door) => JSON.stringify([source, door]);
+const isRevealed = (route) => asked.revealed === questionOf(route.source, route.door);
 
 /** Asks when the question is another one, and again from time to time; never again by itself where steps are shown, as
  * each showing is told in the audit trail. */
 export async function askAgain(route, redraw) {
   if (route.page !== "explain") return;
-  const key = keyOf(route, asked.reveal);
+  const reveal = isRevealed(route);
+  const key = `${questionOf(route.source, route.door)} ${reveal}`;
   if (!route.source) {
     Object.assign(asked, { key, answer: undefined, error: "" });
     return;
   }
   const isNew = asked.key !== key;
-  const isDue = performance.now() - asked.at > AGAIN_MS && !asked.reveal && !document.hidden;
+  const isDue = performance.now() - asked.at > AGAIN_MS && !reveal && !document.hidden;
   if (asked.busy || !(isNew || isDue)) return;
   if (isNew) Object.assign(asked, { answer: undefined, error: "" });
   Object.assign(asked, { key, busy: true, at: performance.now() });
   try {
-    const answer = await call("Explain", { source: route.source, door: route.door, reveal: asked.reveal });
+    const answer = await call("Explain", { source: route.source, door: route.door, reveal });
     Object.assign(asked, { answer, error: "" });
   } catch (error) {
     if (error.status !== 0) Object.assign(asked, { answer: undefined, error: error.message });
@@ -48,12 +51,12 @@ export function explainPage(route, redraw) {
 function form(route, redraw) {
   const submit = (event) => {
     event.preventDefault();
-    const source = value(event.target, "source");
-    asked.reveal = event.target.elements.namedItem("reveal")?.checked ?? false;
+    const [source, door] = [value(event.target, "source"), value(event.target, "door")];
+    asked.revealed = event.target.elements.namedItem("reveal")?.checked ? questionOf(source, door) : "";
     // The same question again is asked again.
     asked.key = "";
-    location.hash = logic.explainRoute(source, value(event.target, "door"));
-    askAgain({ page: "explain", source, door: value(event.target, "door") }, redraw);
+    location.hash = logic.explainRoute(source, door);
+    askAgain({ page: "explain", source, door }, redraw);
   };
   const names = (state.doors?.doors ?? []).slice(0, 1000).map((door) => h("option", { value: door.name, key: door.name }));
   return h("form", { class: "row", key: `ask-${route.source}-${route.door}`, onsubmit: submit, novalidate: true },
@@ -61,7 +64,7 @@ function form(route, redraw) {
     field("door", "Door", { value: route.door, placeholder: "every door", list: "door-names" }),
     h("datalist", { id: "door-names" }, names),
     logic.mayAdmin(state.overview?.caller) && h("label", { class: "check", title: "Told in the audit trail" },
-      h("input", { type: "checkbox", name: "reveal" }), " Show ports"),
+      h("input", { type: "checkbox", name: "reveal", checked: isRevealed(route) }), " Show ports"),
     h("button", { type: "submit", class: "primary" }, "Explain"));
 }
 
