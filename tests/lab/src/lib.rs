@@ -8,6 +8,7 @@
 //! Needs root, or a user namespace as `tests/scripts/in-lab` makes one.
 
 pub mod abuse;
+pub mod browser;
 pub mod cut;
 pub mod demo;
 pub mod dialled;
@@ -31,6 +32,7 @@ pub mod wait;
 
 pub use crate::{
     abuse::{Resets, Unread, half_open},
+    browser::{Browser, Element, Screen},
     cut::Cut,
     dialled::Dialled,
     fleet::{Agent, Controller, Fleet, Operator},
