@@ -3,8 +3,14 @@
 use std::{io::IsTerminal as _, sync::Arc};
 
 use tracing_subscriber::{
-    EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    reload,
+    util::SubscriberInitExt as _,
 };
+
+use crate::otlp::traces::{self, Traces};
 
 mod dial;
 
@@ -34,14 +40,31 @@ pub struct Filter {
 /// # Errors
 /// When the filter cannot be parsed, or logging was started before.
 pub fn init(format: Format, filter: &str) -> Result<Filter, LogError> {
+    init_with(format, filter, &Traces::default())
+}
+
+/// [`init`], with spans of the target [`traces::TARGET`] going to a collector whatever is logged.
+///
+/// # Errors
+/// As [`init`].
+pub fn init_with(format: Format, filter: &str, traces: &Traces) -> Result<Filter, LogError> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
-    let base = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    let done = match format {
-        Format::Human => base.with(lines).try_init(),
-        Format::Json => base.with(lines.json().flatten_event(true)).try_init(),
+    // Filters of their own: one that is quiet does not keep spans from the other, and no span of a library is exported.
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
+        Format::Human => lines.with_filter(filter).boxed(),
+        Format::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+    };
+    let base = tracing_subscriber::registry().with(lines);
+    let done = match traces.tracer() {
+        None => base.try_init(),
+        Some(tracer) => {
+            let ours = Targets::new().with_target(traces::TARGET, LevelFilter::TRACE);
+            let spans = tracing_opentelemetry::layer().with_tracer(tracer);
+            base.with(spans.with_location(false).with_threads(false).with_filter(ours)).try_init()
+        }
     };
     done.map_err(|_| LogError::Started)?;
     Ok(Filter { handle, _held: None })

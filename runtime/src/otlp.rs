@@ -15,6 +15,7 @@ use crate::{
 };
 
 pub mod metrics;
+pub mod traces;
 
 #[cfg(test)]
 mod tests;
