@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::Context as _;
 use fleetknock_proto::v1::{self, AgentMessage};
-use fleetknock_runtime::{clock, log::Dial, ready::Latch, tls::Connector};
+use fleetknock_runtime::{clock, log::Dial, otlp::traces::Traces, ready::Latch, tls::Connector};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -42,11 +42,13 @@ mod hear;
 pub mod metrics;
 mod report;
 pub mod state;
+mod trace;
 
 pub use ears::{Ears, Heard};
 use hand::{Hand, Outcome, Task};
 use metrics::Metrics;
 use state::{Saved, StateError, StateFile};
+use trace::Trail;
 
 /// Sightings taken from the queue at once: as many as one message may carry.
 const BATCH_MAX: usize = fleetknock_proto::limits::OBSERVATIONS_MAX;
@@ -87,6 +89,8 @@ pub struct Parts {
     pub on_exit: OnExit,
     /// Instruments.
     pub metrics: Metrics,
+    /// Where spans go.
+    pub traces: Traces,
     /// What is to be said of this host's certificate.
     pub certificate: watch::Receiver<Option<String>>,
     /// What this process logs.
@@ -116,6 +120,7 @@ pub struct Driver {
     save_after: Option<Instant>,
     on_exit: OnExit,
     metrics: Metrics,
+    trail: Trail,
     certificate: watch::Receiver<Option<String>>,
     log_dial: Dial,
     guard_latch: Latch,
@@ -164,6 +169,7 @@ impl Driver {
         let revision = parts.picture.revision();
         let hello = v1::Hello { addresses: addresses.clone(), revision, ..parts.hello };
         Ok(Self {
+            trail: Trail::new(parts.traces, &hello),
             link: Link::new(Names::new(parts.controllers), parts.connector, hello)?,
             session: None,
             controller: None,
@@ -263,6 +269,7 @@ impl Driver {
     fn detach(&mut self) {
         self.session = None;
         self.results.clear();
+        self.trail.forget_orders();
         self.last_report = None;
         self.picture.stream_ended();
         self.metrics.link_up.set(0);

@@ -15,7 +15,10 @@ use fleetknock_runtime::{
     drain::{Drain, Signals},
     exit, log,
     metrics::register_process,
-    otlp,
+    otlp::{
+        self,
+        traces::{Traces, Waiting},
+    },
     ready::Readiness,
     tls::{self, Connector, Credentials, Expected},
 };
@@ -47,8 +50,9 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     }
     check_capabilities(settings.firewall)?;
     let mut hardening = Hardening::begin(settings.harden)?;
-    let filter = log::init(settings.log_format, &settings.log)?;
-    let log_dial = log::Dial::new(filter, &settings.log);
+    let (traces, spans) = settings.otlp.traces();
+    let filter = log::init_with(settings.log_format, &settings.log, &traces)?;
+    let telling = (log::Dial::new(filter, &settings.log), traces, spans);
     tracing::info!(host = %settings.host, version = env!("CARGO_PKG_VERSION"), "the agent starts");
     if settings.insecure {
         tracing::warn!(
@@ -77,7 +81,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let files = settings.tls_files()?;
     exit::block_on(
         Some(WORKERS),
-        serve(settings, files, token, firewall, state, (picture, remembered), log_dial),
+        serve(settings, files, token, firewall, state, (picture, remembered), telling),
     )
 }
 
@@ -88,7 +92,7 @@ async fn serve(
     firewall: Box<dyn Firewall>,
     state: Option<StateFile>,
     (picture, remembered): (Picture, Remembered),
-    log_dial: log::Dial,
+    (log_dial, traces, spans): (log::Dial, Traces, Option<Waiting>),
 ) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("cannot install the signal handlers")?;
     if let Some(files) = &files {
@@ -119,6 +123,7 @@ async fn serve(
     let mut registry = Registry::with_labels([("host".into(), settings.host.to_string().into())].into_iter());
     let metrics = Metrics::default();
     metrics.register(&mut registry);
+    traces.register(registry.sub_registry_with_prefix("fleetknock_agent"));
     register_process(&mut registry, "fleetknock_agent", env!("CARGO_PKG_VERSION"));
     let drain = Drain::new();
     let (notice, notices) = watch::channel(None);
@@ -140,6 +145,11 @@ async fn serve(
             instance: settings.host.to_string(),
             version: env!("CARGO_PKG_VERSION"),
         };
+        if let Some(spans) = spans {
+            let (traces, fleet) = (traces.clone(), Some(settings.fleet.to_string()));
+            let (collector, origin) = (collector.clone(), origin.clone());
+            drain.spawn(otlp::traces::run(collector, traces, spans, origin, fleet, drain.token()));
+        }
         drain.spawn(otlp::metrics::run(collector, registry.clone(), origin, drain.token()));
     }
     if let Some(admin) = admin {
@@ -169,6 +179,7 @@ async fn serve(
         reconcile_every: settings.reconcile_interval,
         on_exit: settings.on_exit,
         metrics,
+        traces,
         certificate: notices,
         log_dial,
         guard_latch,

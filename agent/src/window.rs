@@ -26,6 +26,13 @@ pub struct Kept<T> {
     at: Instant,
 }
 
+impl<T> Kept<T> {
+    /// When it was taken into the window.
+    pub fn since(&self) -> Instant {
+        self.at
+    }
+}
+
 /// The window. `T` is what was seen.
 #[derive(Debug)]
 pub struct Window<T> {
@@ -92,6 +99,12 @@ impl<T> Window<T> {
     /// Observations that went before any controller was sent them.
     pub fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// The observation of this counter, if it is kept.
+    pub fn of(&self, counter: u64) -> Option<&Kept<T>> {
+        let at = self.kept.partition_point(|kept| kept.counter < counter);
+        self.kept.get(at).filter(|kept| kept.counter == counter)
     }
 
     /// How many are kept.

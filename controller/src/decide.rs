@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use fleetknock_core::{door::DoorName, source::Source, time::Timestamp};
 use fleetknock_proto::v1 as pb;
 use tokio::sync::{Semaphore, mpsc};
+use tracing::Instrument as _;
 
 use crate::{
     audit,
@@ -15,6 +16,7 @@ use crate::{
     record::{Actor, AuditRecord, BanRecord, By, Key, OpeningRecord, Withdrawn},
     shared::{Shared, Standing},
     store::{CHANGES_MAX, Change, Revision, StoreError, Transaction},
+    traces::{Attempt, Call},
     wire,
 };
 
@@ -61,6 +63,8 @@ pub enum Decision {
         source: Source,
         /// When.
         knocked: Knocked,
+        /// What is told of it in the end, when somebody takes traces.
+        trace: Option<Attempt>,
     },
 }
 
@@ -115,25 +119,26 @@ pub async fn run(shared: Arc<Shared>, mut decisions: mpsc::Receiver<Decision>) {
 
 async fn carry_out(shared: &Shared, store: &Semaphore, decision: Decision) {
     match decision {
-        Decision::Open { door, source, knocked } => {
-            let request = Request {
+        Decision::Open { door, source, knocked, trace } => {
+            let mut request = Request {
                 door,
                 source,
                 duration: None,
                 knocked: Some(knocked),
                 by: By::Knock,
                 reason: String::new(),
+                trace: None,
             };
-            match answer(shared, store, &request).await {
-                Ok(()) | Err(DecideError::Refused(Refusal::Known)) => forget(shared, &request),
-                // Whoever follows the source now hears of the knock again, and answers it.
-                Err(DecideError::Suspended) if shared.standing() == Standing::Leaving => {}
-                Err(error) => {
-                    refused(shared, &error);
-                    remember(shared, &request, &error, false);
-                    say_unanswered(shared, &request, &format!("a complete knock opened nothing: {error}"));
-                }
-            }
+            // A knock that was answered already had its trace.
+            let trace = trace.filter(|_| !is_known(shared, &request));
+            let Some(trace) = trace else {
+                let _told = answer_and_tell(shared, store, &request).await;
+                return;
+            };
+            request.trace = Some(trace.context.to_string());
+            let span = trace.store();
+            let refused = answer_and_tell(shared, store, &request).instrument(span).await.err();
+            trace.answered(shared, &request, refused.map(|error| error.to_string()));
         }
         Decision::Ban { source, reason } => {
             let _permit = store.acquire().await;
@@ -152,6 +157,32 @@ async fn carry_out(shared: &Shared, store: &Semaphore, decision: Decision) {
             }
         }
     }
+}
+
+/// Whether a knock was answered before.
+fn is_known(shared: &Shared, request: &Request) -> bool {
+    let state = shared.state();
+    matches!(grant::grant(&state.fleet, request, "", shared.now()), Err(Refusal::Known))
+}
+
+/// Answers a knock, and says when it was in vain.
+async fn answer_and_tell(shared: &Shared, store: &Semaphore, request: &Request) -> Result<(), DecideError> {
+    let answered = answer(shared, store, request).await;
+    match &answered {
+        Ok(()) => {
+            tracing::info!(door = %request.door, "a knock opened its door");
+            forget(shared, request);
+        }
+        Err(DecideError::Refused(Refusal::Known)) => forget(shared, request),
+        // Whoever follows the source now hears of the knock again, and answers it.
+        Err(DecideError::Suspended) if shared.standing() == Standing::Leaving => {}
+        Err(error) => {
+            refused(shared, error);
+            remember(shared, request, error, false);
+            say_unanswered(shared, request, &format!("a complete knock opened nothing: {error}"));
+        }
+    }
+    answered
 }
 
 /// Answers a knock, trying again while the store or the lease is away, for as long as a knock may be answered.
@@ -243,6 +274,22 @@ pub async fn open(
         _ => counts.refreshed += 1,
     });
     Ok((opening, revision))
+}
+
+/// [`open`] as an operator's call, which is a trace of its own.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_by_call(
+    shared: &Shared,
+    mut request: Request,
+    actor: &Actor,
+) -> Result<(OpeningRecord, Revision), DecideError> {
+    let Some(call) = Call::begin(shared) else { return open(shared, &request, Some(actor)).await };
+    request.trace = Some(call.context.to_string());
+    let opened = open(shared, &request, Some(actor)).instrument(call.store()).await;
+    call.answered(shared, &request, opened.as_ref().err().map(ToString::to_string));
+    opened
 }
 
 /// Bans a source and takes its openings back. What the policy bans does not enter the audit trail: a flood of forged

@@ -68,6 +68,8 @@ pub struct Request {
     pub by: By,
     /// Why, for the record.
     pub reason: String,
+    /// The trace that this is part of, as a W3C traceparent.
+    pub trace: Option<String>,
 }
 
 /// An opening that is ready to be committed.
@@ -173,6 +175,7 @@ pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -
             .max(held.and_then(|held| held.record.knocked)),
         answered: answered(request.knocked.as_ref(), held.map(|held| &held.record)),
         withdrawn: None,
+        trace: request.trace.clone(),
     };
     let key = Key::Opening(request.door.clone(), request.source);
     let change = put(&key, &opening)?;

@@ -61,7 +61,8 @@ fn take_in(shared: &Shared, changes: Changes) {
     let revision = changes.revision;
     let mut guard = shared.state();
     let State { fleet, sessions, statuses, pushes, .. } = &mut *guard;
-    let effects = fleet.apply(changes);
+    let mut effects = fleet.apply(changes);
+    let traced = shared.tracing.pushing(&mut effects);
     sessions.push(&effects, fleet, &shared.wide, now);
     for effect in &effects {
         if let Effect::Opening { after, .. } = effect
@@ -70,6 +71,9 @@ fn take_in(shared: &Shared, changes: Changes) {
             let told = after.hosts.iter().filter_map(|host| sessions.of(host));
             let told: Vec<_> = told.map(|session| session.number).collect();
             shared.metrics.doors.count(&after.door, |counts| counts.pushed += told.len() as u64);
+            if !told.is_empty() {
+                shared.tracing.pushed(&traced, after, told.len(), (now, shared.now()));
+            }
             pushes.note(after, told, seen);
         }
         match effect {

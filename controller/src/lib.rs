@@ -30,6 +30,7 @@ pub mod shared;
 pub mod status;
 pub mod store;
 pub mod tally;
+pub mod traces;
 pub mod trust;
 pub mod web;
 pub mod wire;

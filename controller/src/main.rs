@@ -16,10 +16,11 @@ fn main() -> ExitCode {
             let text = "configuration is valid\n".to_owned();
             return Err(config::ConfigError::Said { text }.into());
         }
-        let filter = log::init(settings.log_format, &settings.log)?;
+        let (traces, spans) = settings.otlp.traces();
+        let filter = log::init_with(settings.log_format, &settings.log, &traces)?;
         let dial = log::Dial::new(filter, &settings.log);
         // In this thread, before there is another: user and capabilities belong to threads.
         harden::become_ordinary(&settings.capabilities()).map_err(|error| exit::coded(exit::OS, error))?;
-        exit::block_on(None, serve::run(settings, dial))
+        exit::block_on(None, serve::run(settings, dial, traces, spans))
     })
 }

@@ -17,7 +17,7 @@ use fleetknock_core::{
     explain::Outcome,
     host::HostId,
     knock::Observation,
-    matcher::{self, Attempt, FailReason, Failure, Matcher, READ_AHEAD, Verdict},
+    matcher::{self, FailReason, Failure, Matcher, READ_AHEAD, Verdict},
     source::Source,
     time::Timestamp,
 };
@@ -37,6 +37,7 @@ use crate::{
     recollection::{Entry, Recollection, Remembered, Unanswered},
     shared::Shared,
     tally::Counts,
+    traces::Attempt,
     wire,
 };
 
@@ -86,7 +87,7 @@ pub struct AttemptFilter {
 #[derive(Debug, Default)]
 pub struct Attempts {
     /// Ordered by door and source.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<matcher::Attempt>,
     /// Sources followed.
     pub sources: u32,
     /// How many there may be.
@@ -292,6 +293,7 @@ impl Service {
                     end: self.shared.packet(complete.end),
                     packets: complete.knocks.iter().filter_map(|id| self.shared.packet(*id)).collect(),
                 },
+                trace: Attempt::begin(&self.shared, complete.first, now, complete.knocks),
             }),
             matcher::Decision::Ban { source, .. } if self.shared.is_management(source) => {
                 tracing::debug!("a management network's source is not banned");
@@ -311,14 +313,18 @@ impl Service {
 
     /// Remembers of a complete knock that nobody had time for it.
     fn note_refused(&self, lost: Decision) {
-        if let Decision::Open { door, source, knocked: Knocked { end: Some(end), .. } } = lost {
+        if let Decision::Open { door, source, knocked: Knocked { end: Some(end), .. }, .. } = lost {
             let reason = TOO_FAR_BEHIND.to_owned();
             self.shared.refused().add(Unanswered { source, door, end, reason, waits: false });
         }
     }
 
-    /// Tells watchers of an attempt that failed beyond its first step.
+    /// Tells of an attempt that failed beyond its first step: watchers, and who takes traces.
     fn say_failure(&self, failure: &Failure) {
+        let knocks = failure.knocks.iter().chain(&failure.wrong).copied();
+        if let Some(trace) = Attempt::begin(&self.shared, failure.first, self.shared.now(), knocks) {
+            trace.failed(&self.shared, failure);
+        }
         if !self.shared.is_watched() {
             return;
         }
@@ -376,11 +382,11 @@ impl Service {
                 answer.send(Attempts { attempts: Vec::new(), sources: stats.sources, limit: stats.limit });
             return;
         }
-        let chosen = |attempt: &Attempt| {
+        let chosen = |attempt: &matcher::Attempt| {
             filter.door.as_ref().is_none_or(|door| attempt.door == *door)
                 && filter.source.is_none_or(|source| attempt.source == source)
         };
-        let found: Box<dyn Iterator<Item = Attempt>> = match filter.source {
+        let found: Box<dyn Iterator<Item = matcher::Attempt>> = match filter.source {
             Some(source) => Box::new(self.matcher.attempts_of(source, self.shared.now()).into_iter()),
             None => Box::new(self.matcher.attempts(self.shared.now())),
         };

@@ -72,6 +72,8 @@ pub struct Reported {
 #[derive(Debug)]
 struct Outgoing {
     hops: u32,
+    /// When it came.
+    received: Timestamp,
     reported: Reported,
 }
 
@@ -210,6 +212,7 @@ impl Peers {
         if table.router.is_alone() {
             return (reported.observations, Vec::new());
         }
+        let received = self.shared.now();
         let Reported { host, boot, observations } = reported;
         let mut here = Vec::new();
         let mut away: BTreeMap<&HostName, Vec<Observation>> = BTreeMap::new();
@@ -222,7 +225,11 @@ impl Peers {
         let away = away.into_iter().filter_map(|(name, observations)| {
             let queue = table.peers.get(name)?.queue.clone();
             let reported = Reported { host: host.clone(), boot, observations };
-            Some(Away { peer: name.clone(), queue, outgoing: Outgoing { hops: hops + 1, reported } })
+            Some(Away {
+                peer: name.clone(),
+                queue,
+                outgoing: Outgoing { hops: hops + 1, received, reported },
+            })
         });
         (here, away.collect())
     }

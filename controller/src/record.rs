@@ -212,6 +212,9 @@ pub struct OpeningRecord {
     /// Set once it was taken back before its time.
     #[serde(default)]
     pub withdrawn: Option<Withdrawn>,
+    /// The trace of what opened it last, as a W3C traceparent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
 }
 
 /// A captured packet, named so that every controller means the same.

@@ -27,7 +27,10 @@ use fleetknock_runtime::{
     exit,
     log::Dial,
     metrics::register_process,
-    otlp,
+    otlp::{
+        self,
+        traces::{Traces, Waiting},
+    },
     ready::{Latch, Readiness},
     tls,
 };
@@ -68,7 +71,12 @@ const LEAVE_MAX: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// When an address is busy, the store cannot be opened, or a vital task ends.
-pub async fn run(settings: Settings, log_dial: Dial) -> anyhow::Result<()> {
+pub async fn run(
+    settings: Settings,
+    log_dial: Dial,
+    traces: Traces,
+    spans: Option<Waiting>,
+) -> anyhow::Result<()> {
     let signals = Signals::install().context("cannot install the signal handlers")?;
     let name = settings.name();
     let trust = Trust::load(&settings.fleet_name(), settings.tls_files(&name)?)
@@ -94,6 +102,7 @@ pub async fn run(settings: Settings, log_dial: Dial) -> anyhow::Result<()> {
     let mut registry = Registry::with_labels([("controller".into(), name.to_string().into())].into_iter());
     let metrics = Metrics::default();
     metrics.register(&mut registry);
+    traces.register(registry.sub_registry_with_prefix("fleetknock_controller"));
     register_process(&mut registry, "fleetknock_controller", env!("CARGO_PKG_VERSION"));
     entrance.register(&trust, registry.sub_registry_with_prefix("fleetknock_controller"));
 
@@ -109,6 +118,11 @@ pub async fn run(settings: Settings, log_dial: Dial) -> anyhow::Result<()> {
             instance: name.to_string(),
             version: env!("CARGO_PKG_VERSION"),
         };
+        if let Some(spans) = spans {
+            let (traces, fleet) = (traces.clone(), Some(settings.fleet.to_string()));
+            let (collector, origin) = (collector.clone(), origin.clone());
+            drain.spawn(otlp::traces::run(collector, traces, spans, origin, fleet, drain.token()));
+        }
         drain.spawn(otlp::metrics::run(collector, registry.clone(), origin, drain.token()));
     }
     for (name, admin, more) in admins {
@@ -162,6 +176,7 @@ pub async fn run(settings: Settings, log_dial: Dial) -> anyhow::Result<()> {
         log_dial,
         fleet,
     }));
+    shared.tracing.send_to(traces);
     if settings.insecure {
         tracing::warn!(
             listen = %settings.listen,

@@ -88,6 +88,11 @@ impl Session {
         Self { number, info, stop, outbound, guard: pb::Guard::default() }
     }
 
+    /// Says something that can be lost.
+    pub fn tell(&self, kind: pb::controller_message::Kind) {
+        self.send(kind);
+    }
+
     fn send(&self, kind: pb::controller_message::Kind) -> bool {
         self.outbound.try_send(Ok(pb::ControllerMessage { kind: Some(kind) })).is_ok()
     }
@@ -217,7 +222,10 @@ impl Sessions {
                     for host in hosts_of_change(before.as_ref(), after) {
                         let delta = deltas.entry(host.clone()).or_default();
                         if after.hosts.contains(&host) && fleet.is_effective(after, now) {
-                            delta.openings.push(wire::host_opening(after, now));
+                            delta.openings.push(pb::HostOpening {
+                                traceparent: after.trace.clone().unwrap_or_default(),
+                                ..wire::host_opening(after, now)
+                            });
                         } else {
                             let kill_connections =
                                 after.withdrawn.as_ref().is_some_and(|how| how.kill_connections);

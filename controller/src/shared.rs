@@ -34,6 +34,7 @@ use crate::{
     status::Statuses,
     store::{Expect, Revision, Store},
     tally::Tally,
+    traces::Tracing,
     trust::Trust,
 };
 
@@ -93,6 +94,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// What this process logs.
     pub log_dial: Dial,
+    /// What is needed for traces.
+    pub tracing: Tracing,
     state: Mutex<State>,
     clock: SharedClock,
     standing: watch::Sender<Standing>,
@@ -192,6 +195,7 @@ impl Shared {
             trust,
             metrics,
             log_dial,
+            tracing: Tracing::default(),
             clock: SharedClock::default(),
             standing: watch::Sender::new(Standing::Joining),
             epoch: AtomicU64::new(0),

@@ -66,6 +66,15 @@ impl Settings {
         }
     }
 
+    /// Takes spans when there is a collector, and what [`traces::run`] sends of them.
+    pub fn traces(&self) -> (traces::Traces, Option<traces::Waiting>) {
+        if self.otlp.is_none() {
+            return Default::default();
+        }
+        let (traces, waiting) = traces::Traces::new();
+        (traces, Some(waiting))
+    }
+
     /// The collector; none unless `--otlp` names one. Nothing is dialled before something is sent. Called within the
     /// runtime on which it is to run.
     ///

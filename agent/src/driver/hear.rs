@@ -28,6 +28,7 @@ impl Driver {
             Kind::Probe(probe) => self.answer(&probe, heard_us),
             Kind::Delta(delta) => {
                 let keep = delta.guard.as_ref().map(|guard| guard.keep_window_ms);
+                self.trail.ordered(&delta.openings);
                 let (delta, refused) = wire::delta(delta)?;
                 self.keep_as_guard_says(keep);
                 self.metrics.openings_withdrawn.inc_by(delta.withdrawn.len() as u64);
@@ -48,6 +49,7 @@ impl Driver {
                     self.reconcile();
                 }
             }
+            Kind::Traced(traced) => self.trace(&traced),
             Kind::Welcome(welcome) => self.begin(&welcome, heard),
             Kind::Acknowledge(acknowledge) => self.window.acknowledge(acknowledge.counter),
             Kind::Goodbye(goodbye) => {
@@ -60,7 +62,7 @@ impl Driver {
                 self.window.ask_again(heard);
             }
             // The agent does not ask.
-            Kind::ProbeReply(_) | Kind::Traced(_) => {}
+            Kind::ProbeReply(_) => {}
             Kind::Log(order) => self.log(&order),
         }
         Ok(())

@@ -45,6 +45,9 @@ impl Driver {
             let (kept, resent) = self.window.next_batch(BATCH_MAX);
             let observations: Vec<_> = kept.map(wire::observation).collect();
             self.metrics.reported.inc_by(observations.len() as u64);
+            if !resent {
+                self.trail.sent(&observations);
+            }
             if resent {
                 self.metrics.reports_resent.inc_by(observations.len() as u64);
             }
@@ -104,6 +107,7 @@ impl Driver {
 
     /// Queues what became of an opening.
     pub(super) fn add_result(&mut self, mut result: v1::OpeningResult) {
+        self.trail.answered(&result);
         if result.state() == HostOpeningState::Applied {
             self.metrics.openings_applied.inc();
             self.metrics.apply_seconds.observe(f64::from(result.took_us) / 1e6);

@@ -69,6 +69,7 @@ impl Host {
             state: None,
             reconcile_every: Duration::from_millis(100),
             on_exit: OnExit::Keep,
+            traces: Default::default(),
             metrics: Metrics::default(),
             certificate: watch::channel(None).1,
             log_dial: Dial::new(Filter::detached("info").expect("a filter"), "info"),

@@ -130,6 +130,7 @@ fn a_door_that_was_new_is_deleted_after_its_openings() {
             knocked: None,
             by: By::Operator,
             reason: String::new(),
+            trace: None,
         };
         let granted = grant(&fleet, &request, &format!("op-{last}"), at(20)).unwrap();
         commit(&mut fleet, granted.transaction);

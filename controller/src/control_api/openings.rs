@@ -131,9 +131,10 @@ pub(super) async fn open(
         knocked: None,
         by: caller.by(),
         reason: reason(&request.reason, "")?,
+        trace: None,
     };
     let actor = caller.actor();
-    let (opening, revision) = decided(shared, decide::open(shared, &request, Some(&actor)).await)?;
+    let (opening, revision) = decided(shared, decide::open_by_call(shared, request, &actor).await)?;
     shared.caught_up(revision).await;
     describe_one(shared, peers, opening).await
 }

@@ -247,6 +247,7 @@ fn request() -> Request {
         knocked: None,
         by: By::Knock,
         reason: String::new(),
+        trace: None,
     }
 }
 

@@ -27,6 +27,7 @@ use crate::{
     clock::{Estimate, Offset, Probe},
     shared::local_now,
     store::Revision,
+    traces::Forwarded,
 };
 
 /// Messages that wait to be written to the stream. Small: what waits longer is merged into larger ones.
@@ -208,9 +209,14 @@ impl Stream<'_> {
 
     fn hear(&mut self, reply: pb::PeerReply) {
         self.heard = Instant::now();
-        let Some(Said::ProbeReply(pb::PeerProbeReply { reply: Some(reply), uncertainty_us })) = reply.kind
-        else {
-            return;
+        let (reply, uncertainty_us) = match reply.kind {
+            Some(Said::ProbeReply(pb::PeerProbeReply { reply: Some(reply), uncertainty_us })) => {
+                (reply, uncertainty_us)
+            }
+            Some(Said::Traced(told)) => {
+                return self.peers.shared.tracing.hear(&self.peers.shared, told);
+            }
+            _ => return,
         };
         self.clock.add(Probe {
             sent: reply.probe_sent_us,
@@ -246,6 +252,17 @@ fn merge(taken: &mut Vec<Outgoing>, peers: &Peers) -> (pb::ForwardBatch, u64) {
     let fitting = fits.count().max(1);
     let batches: Vec<_> = taken.drain(..fitting).collect();
     let count = batches.iter().map(|outgoing| outgoing.reported.observations.len() as u64).sum();
+    for Outgoing { received, reported, .. } in &batches {
+        let counters = reported.observations.iter().map(|observation| observation.id.counter);
+        if let (Some(first), Some(last)) = (counters.clone().min(), counters.max()) {
+            peers.shared.tracing.forwarded(Forwarded {
+                host: reported.host.clone(),
+                boot: reported.boot,
+                counters: (first, last),
+                times: (*received, peers.shared.now()),
+            });
+        }
+    }
     let hosts = batches.into_iter().map(|outgoing| host_observations(outgoing.reported)).collect();
     let revision = peers.shared.state().fleet.revision();
     (pb::ForwardBatch { revision, hops, hosts }, count)

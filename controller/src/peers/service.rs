@@ -28,8 +28,8 @@ use crate::{
     trust::Caller,
 };
 
-/// Answers that wait to be written: probes are the only question.
-const ANSWERS: usize = 16;
+/// Answers that wait to be written: probes are the only question, and beside them it is told of traces.
+const ANSWERS: usize = 64;
 /// How long a new stream may take to say Hello.
 const GREETING_MAX: Duration = Duration::from_secs(5);
 /// The longest uncertainty that is believed; beyond it, order across hosts means nothing anyway.
@@ -176,6 +176,9 @@ impl PeerStream {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         self.tell(Tell::Welcome(welcome)).await?;
+        let shared = self.shared.clone();
+        let name: Result<HostName, _> = hello.controller.parse();
+        let _listening = name.ok().map(|name| shared.tracing.listens(name, self.answers.clone()));
         while let Some(message) = self.inbound.message().await? {
             match message.kind {
                 Some(Said::Batch(batch)) => self.take_in(batch).await?,

@@ -69,6 +69,7 @@ fn opening() -> OpeningRecord {
         knocked: Some(Timestamp::from_millis(1)),
         answered: vec![Packet { host: "edge-1".parse().unwrap(), boot: Boot(boot), counter: 7 }],
         withdrawn: None,
+        trace: None,
     }
 }
 

@@ -171,6 +171,7 @@ impl Bench {
             knocked: None,
             by: By::Knock,
             reason: String::new(),
+            trace: None,
         };
         let granted = grant::grant(&self.fleet, &request, "op-1", self.now).unwrap();
         self.commit(granted.transaction);

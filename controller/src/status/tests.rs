@@ -95,5 +95,6 @@ fn opening() -> OpeningRecord {
         knocked: None,
         answered: Vec::new(),
         withdrawn: None,
+        trace: None,
     }
 }

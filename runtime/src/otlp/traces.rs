@@ -137,7 +137,12 @@ impl Span {
 
     /// One beneath another, with an id of its own.
     pub fn beneath(parent: Context, name: &'static str, start: SystemTime, end: SystemTime) -> Self {
-        Self { parent: Some(parent), ..Self::root(name, parent.sibling(), start, end) }
+        Self::at(parent.sibling(), parent, name, start, end)
+    }
+
+    /// One that stands there, beneath another.
+    pub fn at(own: Context, parent: Context, name: &'static str, start: SystemTime, end: SystemTime) -> Self {
+        Self { parent: Some(parent), ..Self::root(name, own, start, end) }
     }
 
     /// Where it stands, for spans beneath it.

@@ -76,5 +76,6 @@ fn opening(id: &str, generation: u64) -> OpeningRecord {
         knocked: Some(KNOCKED),
         answered: Vec::new(),
         withdrawn: None,
+        trace: None,
     }
 }

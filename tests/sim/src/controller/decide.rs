@@ -301,6 +301,7 @@ impl Process {
                     knocked: None,
                     by: By::Operator,
                     reason: String::new(),
+                    trace: None,
                 },
                 fresh_id: fresh_id(core),
                 ahead: 0,

@@ -76,6 +76,7 @@ impl Process {
                             }),
                             by: By::Knock,
                             reason: String::new(),
+                            trace: None,
                         },
                         fresh_id: fresh_id(core),
                         ahead: self.ahead(core),
