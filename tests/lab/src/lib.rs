@@ -9,6 +9,7 @@
 
 pub mod abuse;
 pub mod browser;
+pub mod collector;
 pub mod cut;
 pub mod demo;
 pub mod dialled;
