@@ -29,6 +29,6 @@ mod p24_a_stolen_key_forges_one_hosts_steps;
 mod p25_half_open_connections_and_unread_streams_hold_up_nobody;
 mod p26_nothing_left_behind_tells_how_to_knock;
 mod p27_explain_tells_why_it_did_not_open;
+mod p28_one_trace_tells_of_a_knock;
 mod p29_every_panel_and_every_alert_has_its_metrics;
 mod p30_the_dashboard_shows_what_is;
-mod p28_one_trace_tells_of_a_knock;
