@@ -108,12 +108,21 @@ pub fn routes(readiness: Readiness, metrics: Arc<Registry>) -> Router {
         .route("/metrics", get(scrape).with_state(metrics))
 }
 
-async fn ready(State(readiness): State<Readiness>) -> Response {
+/// Whether the program is ready and what is missing, as text, or as JSON for who asks for that.
+async fn ready(State(readiness): State<Readiness>, headers: HeaderMap) -> Response {
     let missing = readiness.missing();
-    if missing.is_empty() {
-        return "ready\n".into_response();
+    let status = if missing.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accept.contains("application/json") {
+        let body = serde_json::json!({"ready": missing.is_empty(), "missing": missing}).to_string();
+        return (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join(", "))).into_response()
+    let text = if missing.is_empty() {
+        "ready\n".to_owned()
+    } else {
+        format!("not ready: {}\n", missing.join(", "))
+    };
+    (status, text).into_response()
 }
 
 async fn scrape(State(metrics): State<Arc<Registry>>, headers: HeaderMap) -> Response {

@@ -28,7 +28,12 @@ async fn says_what_is_missing_until_nothing_is() {
     assert!(fetch(address, "/live").await.starts_with("HTTP/1.1 200"));
     let ready = fetch(address, "/ready").await;
     assert!(ready.starts_with("HTTP/1.1 503") && ready.ends_with("not ready: capture open\n"), "{ready}");
+    let asked = "/ready HTTP/1.1\r\naccept: application/json\r\nx: ";
+    let ready = fetch(address, asked).await;
+    assert!(ready.ends_with(r#"{"missing":["capture open"],"ready":false}"#), "{ready}");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("content-type: application/json"), "{ready}");
     latch.release();
+    assert!(fetch(address, asked).await.ends_with(r#"{"missing":[],"ready":true}"#));
     assert!(fetch(address, "/ready").await.starts_with("HTTP/1.1 200"));
     let metrics = fetch(address, "/metrics").await;
     assert!(metrics.contains("# TYPE knocks_total counter\nknocks_total 3\n"), "{metrics}");

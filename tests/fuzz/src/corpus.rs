@@ -8,6 +8,7 @@ use std::{
 
 use crate::Target;
 
+mod json;
 mod messages;
 pub(crate) mod packets;
 pub(crate) mod store;
@@ -16,7 +17,7 @@ mod text;
 /// The longest file, in bytes.
 pub const FILE_MAX: usize = 4 * 1024;
 /// Files of one target.
-pub const FILES_MAX: usize = 64;
+pub const FILES_MAX: usize = 96;
 
 /// A file: its name, and what it holds.
 pub type File = (String, Vec<u8>);
@@ -29,6 +30,7 @@ pub fn files(target: &Target) -> Vec<File> {
         "controller-message" => messages::controller(),
         "peer-message" => messages::peer(),
         "control" => messages::control(),
+        "json" => json::requests(),
         "door-yaml" => text::doors(),
         "knockd-conf" => text::knockd(),
         "identity" => text::identities(),

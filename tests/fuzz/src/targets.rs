@@ -2,6 +2,7 @@
 
 use crate::Target;
 
+mod json;
 pub mod messages;
 mod packet;
 mod store;
@@ -17,6 +18,7 @@ pub const ALL: &[Target] = &[
     Target { name: "controller-message", run: wire::controller_message, dictionary: wire::WORDS },
     Target { name: "peer-message", run: wire::peer_message, dictionary: wire::WORDS },
     Target { name: "control", run: wire::control, dictionary: wire::WORDS },
+    Target { name: "json", run: json::json, dictionary: json::WORDS },
     Target { name: "door-yaml", run: text::door_yaml, dictionary: text::YAML_WORDS },
     Target { name: "knockd-conf", run: text::knockd_conf, dictionary: text::KNOCKD_WORDS },
     Target { name: "identity", run: text::identity, dictionary: text::NAME_WORDS },

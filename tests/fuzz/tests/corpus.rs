@@ -3,7 +3,10 @@
 #![cfg(test)]
 
 use fleetknock_agent::capture::packet;
-use fleetknock_controller::record::{self, DoorRecord, Key};
+use fleetknock_controller::{
+    record::{self, DoorRecord, Key},
+    web::json::Methods,
+};
 use fleetknock_core::{door::yaml, identity::Identity, knockd};
 use fleetknock_fuzz::{corpus, targets};
 use fleetknock_proto::{convert, v1};
@@ -39,6 +42,17 @@ fn messages_hold_whole_doors_and_observations() {
     let Some(v1::controller_message::Kind::Delta(delta)) = message.kind else { panic!() };
     let (delta, refused) = fleetknock_agent::link::wire::delta(delta).unwrap();
     assert_eq!((delta.openings.len(), delta.withdrawn.len(), refused), (1, 1, vec![]));
+}
+
+#[test]
+fn requests_in_json_are_read() {
+    let methods = Methods::new().unwrap();
+    for (name, bytes) in files("json") {
+        let text = String::from_utf8(bytes).unwrap();
+        let (method, body) = text.split_once('\n').unwrap();
+        let read = methods.of(method).map(|method| method.read(body.as_bytes()).is_ok()).unwrap_or_default();
+        assert_eq!(read, !name.starts_with("almost"), "{name}");
+    }
 }
 
 #[test]
