@@ -1,9 +1,9 @@
 //! Why a source's knock opened a door, or did not.
 //!
 //! Pure: what controllers remember of a source's knocks, the door, the hosts, the ban and the opening go in; a
-//! [`Verdict`] with its numbers comes out. Whether a knock was complete is never decided here: the [matcher](crate::matcher)
+//! [`Verdict`] with its numbers comes out. Whether a knock was complete is never decided here: the [matcher]
 //! itself is asked again, with the same knocks in the same order. What is left, the knocks after the last complete one,
-//! is looked at by [`attempt`], which tells what went wrong with the latest attempt.
+//! is looked at by `attempt`, which tells what went wrong with the latest attempt.
 //!
 //! Of several things that hold, the one is told that must be mended first: what is open; that nothing is kept closed;
 //! a ban; that the source may not knock at all; that a complete knock could not be answered; what keeps the next needed

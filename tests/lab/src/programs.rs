@@ -26,6 +26,18 @@ pub fn path(name: &str) -> Result<PathBuf> {
     bail!("the program {name} is not built; build it with: cargo build --workspace --bins{profile}")
 }
 
+/// The OTLP collector of others that `tests/scripts/deps test` puts beside the build.
+///
+/// # Errors
+/// When it is not there: says how to get it.
+pub fn rotel() -> Result<PathBuf> {
+    let own = env::current_exe().context("cannot find this program's own file")?;
+    let tools = own.ancestors().map(|folder| folder.join("tools/lib"));
+    let versions = tools.filter_map(|lib| lib.read_dir().ok()).flatten().flatten();
+    let mut found = versions.map(|version| version.path().join("site-packages/rotel/rotel-agent"));
+    found.find(|path| path.is_file()).context("rotel is not there; get it with: tests/scripts/deps test")
+}
+
 /// The search path for the tools of the operating system: administrators' folders too, which an ordinary user's lacks.
 pub(crate) fn search_path() -> String {
     let own = env::var("PATH").unwrap_or_default();

@@ -9,7 +9,7 @@ use fleetknock_lab::{
     Fleet, Host, Lab, Pki, Shot,
     collector::{Collector, Sent},
     etcd::Etcd,
-    wait_until, within,
+    programs, wait_until, within,
 };
 
 const PORTS: [u16; 3] = [23_981, 27_653, 31_259];
@@ -114,6 +114,37 @@ fn over_three_hosts_and_three_controllers() -> Result<()> {
             let root = spans.iter().find(|span| span.name == "open").map(|root| root.trace.clone());
             let applied = |span: &&Sent| span.name == "apply" && Some(&span.trace) == root.as_ref();
             Ok(spans.iter().filter(applied).count() == 3)
+        })?;
+        Ok(())
+    })
+}
+
+#[test]
+fn to_a_collector_of_others() -> Result<()> {
+    Lab::scenario("rotel", |lab| {
+        let host = lab.host("collector")?;
+        let at = |port: u16| host.at(port).to_string();
+        let program = programs::rotel()?.to_string_lossy().into_owned();
+        let mut command = vec![program, "start".to_owned(), "--otlp-grpc-endpoint".to_owned(), at(4317)];
+        command.extend(["--otlp-http-endpoint".to_owned(), at(4318), "--exporter".to_owned()]);
+        command.extend(["blackhole", "--debug-log", "traces"].map(str::to_owned));
+        command.extend(["--debug-log-verbosity", "detailed"].map(str::to_owned));
+        let rotel = host.spawn("rotel", &command)?;
+        let traced = Traced::start(lab, &format!("http://{}", at(4317)))?;
+        traced.client.knock(None, &traced.knock())?;
+        let (id, _) = within("a controller to name the trace in its log", SOON, || {
+            let mut logs = String::new();
+            for controller in traced.fleet.controllers() {
+                logs.push_str(&controller.process()?.log());
+            }
+            let line = logs.lines().find(|line| line.contains("opened its door")).unwrap_or_default();
+            let digits = |word: &str| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+            Ok(line.split(|c: char| !c.is_ascii_alphanumeric()).find(|word| digits(word)).map(str::to_owned))
+        })?;
+        wait_until("the collector to have the trace of every host", SOON, || {
+            ensure!(rotel.is_running(), "{}", rotel.log());
+            let log = rotel.log();
+            Ok(log.contains(&id) && log.contains("apply") && NAMES.iter().all(|name| log.contains(name)))
         })?;
         Ok(())
     })
