@@ -128,6 +128,9 @@ async fn each_change_leaves_one_event_with_its_actor_and_no_secret() {
     let events = left(&mut alice, "DeleteHost", &[Kind::HostDeleted]).await;
     assert_eq!(events[0].host, "bastion-1");
 
+    alice.set_log(pb::SetLogRequest { filter: "info".into(), ..Default::default() }).await.unwrap();
+    left(&mut alice, "SetLog", &[Kind::LogChanged]).await;
+
     for (method, role) in gate::methods() {
         assert!(role == Role::Viewer || called.contains(&method), "{method} was not called");
     }
