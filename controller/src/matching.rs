@@ -14,7 +14,6 @@ use std::{
 
 use fleetknock_core::{
     door::DoorName,
-    explain::Outcome,
     host::HostId,
     knock::Observation,
     matcher::{self, FailReason, Failure, Matcher, READ_AHEAD, Verdict},
@@ -30,13 +29,15 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+mod notes;
+
+pub use self::notes::Notes;
 use crate::{
     decide::{Decision, TOO_FAR_BEHIND},
     grant::Knocked,
-    metrics::{RefusedLabels, VerdictLabels},
-    recollection::{Entry, Recollection, Remembered, Unanswered},
+    metrics::RefusedLabels,
+    recollection::{Remembered, Unanswered},
     shared::Shared,
-    tally::Counts,
     traces::Attempt,
     wire,
 };
@@ -135,7 +136,7 @@ pub struct Service {
     batches: mpsc::Receiver<Vec<Observation>>,
     questions: mpsc::Receiver<Question>,
     bans: HashMap<Source, Timestamp>,
-    memory: Recollection,
+    notes: Notes,
     /// How many attempts the metrics know of.
     counted: matcher::Attempts,
 }
@@ -150,9 +151,9 @@ impl Service {
         let (batches_in, batches) = mpsc::channel(BATCHES_QUEUE);
         let (questions_in, questions) = mpsc::channel(QUESTIONS_QUEUE);
         let matcher = Matcher::new(config, rand::random());
-        let (memory, bans) = (Recollection::new(shared.now()), HashMap::new());
+        let (notes, bans) = (Notes::new(shared.now()), HashMap::new());
         let counted = matcher::Attempts::default();
-        let service = Self { matcher, shared, decisions, batches, questions, bans, memory, counted };
+        let service = Self { matcher, shared, decisions, batches, questions, bans, notes, counted };
         (service, Handle { batches: batches_in, questions: questions_in })
     }
 
@@ -232,23 +233,20 @@ impl Service {
         let now = self.shared.now();
         let mut found = Vec::new();
         let mut refused = 0;
-        let mut counts: HashMap<&'static str, u64> = HashMap::new();
         for (position, observation) in batch.iter().enumerate() {
             if position % READ_AHEAD == 0 {
                 let next = (position + READ_AHEAD).min(batch.len());
                 self.matcher.read_ahead(&batch[position..next]);
             }
             if self.bans.get(&observation.source).is_some_and(|until| *until > now) {
-                *counts.entry("banned").or_default() += 1;
-                self.memory.add(Entry::new(observation, now, Outcome::Banned));
+                self.notes.banned(observation, now);
                 continue;
             }
             let verdict = self.matcher.observe(observation, now, &mut found);
-            *counts.entry(name(&verdict)).or_default() += 1;
             self.say_progress(&verdict, observation, now);
             for decision in found.drain(..) {
                 if let matcher::Decision::Complete(complete) = &decision {
-                    self.memory.add(Entry::completed(observation, now, complete));
+                    self.notes.completed(observation, now, complete);
                 }
                 let Some(decision) = self.decision(decision, observation, now) else { continue };
                 if let Err(TrySendError::Full(lost) | TrySendError::Closed(lost)) =
@@ -258,9 +256,7 @@ impl Service {
                     self.note_refused(lost);
                 }
             }
-            if let Some(entry) = Entry::judged(observation, now, verdict) {
-                self.memory.add(entry);
-            }
+            self.notes.judged(observation, now, verdict);
         }
         if refused > 0 {
             let queue = RefusedLabels { reason: "queue" };
@@ -268,11 +264,8 @@ impl Service {
             tracing::warn!(refused, "the store is too far behind: decisions were refused");
         }
         self.count();
-        let of = |verdict| counts.get(verdict).copied().unwrap_or(0);
-        self.shared.tally().add(now, Counts::of_verdicts(of));
-        for (verdict, count) in counts {
-            self.shared.metrics.knocks.get_or_create(&VerdictLabels { verdict }).inc_by(count);
-        }
+        let counts = self.notes.publish(&self.shared.metrics);
+        self.shared.tally().add(now, counts);
     }
 
     /// What is to be carried out. A source that shall be banned is ignored at once: until the store says so, the rest
@@ -372,7 +365,7 @@ impl Service {
         let (filter, answer) = match question {
             Question::Attempts { filter, answer } => (filter, answer),
             Question::Knocks { source, since, answer } => {
-                let _gone = answer.send(self.memory.of(source, since));
+                let _gone = answer.send(self.notes.memory().of(source, since));
                 return;
             }
         };
@@ -394,16 +387,5 @@ impl Service {
         attempts.sort_by(|a, b| (&a.door, a.source).cmp(&(&b.door, b.source)));
         // Whoever asked may be gone.
         let _gone = answer.send(Attempts { attempts, sources: stats.sources, limit: stats.limit });
-    }
-}
-
-fn name(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::Advanced { .. } => "advanced",
-        Verdict::Completed => "completed",
-        Verdict::Ignored(_) => "ignored",
-        Verdict::Miss => "miss",
-        Verdict::Repeat => "repeat",
-        Verdict::Waiting => "waiting",
     }
 }

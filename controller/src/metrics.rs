@@ -23,7 +23,8 @@ pub mod store;
 const PUSH_SECONDS: [f64; 11] = [1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1.0, 5.0, 20.0];
 
 /// What may become of a knock.
-const VERDICTS: [&str; 7] = ["advanced", "banned", "completed", "ignored", "miss", "repeat", "waiting"];
+pub(crate) const VERDICTS: [&str; 7] =
+    ["advanced", "banned", "completed", "ignored", "miss", "repeat", "waiting"];
 
 /// Why a complete knock may open nothing; `full` concerns bans.
 const KNOCKS_REFUSED: [&str; 7] = ["banned", "late", "no_door", "queue", "record", "store", "suspended"];

@@ -94,11 +94,16 @@ impl Entry {
         })
     }
 
-    /// A knock with whose report a door was complete. It need not be the last step: reports come in any order.
-    pub fn completed(observation: &Observation, judged: Timestamp, complete: &Completion) -> Self {
+    /// A knock with whose report a door was complete. It need not be the last step: reports come in any order. The name is
+    /// that of the completed door.
+    pub fn completed(
+        observation: &Observation,
+        judged: Timestamp,
+        complete: &Completion,
+        door: Arc<DoorName>,
+    ) -> Self {
         let of = complete.knocks.len();
         let step = if observation.id == complete.end { of } else { 0 };
-        let door = Arc::new(complete.door.clone());
         Self::new(observation, judged, Outcome::Completed).at_step(door, step, of)
     }
 
