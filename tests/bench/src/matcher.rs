@@ -19,15 +19,15 @@ use fleetknock_core::{
 };
 
 /// In flight at once: just below the matcher's default limit, 2^20.
-const SOURCES: u32 = 1_000_000;
+pub(crate) const SOURCES: u32 = 1_000_000;
 /// Hosts of the fleet that are knocked at.
 const HOSTS: u32 = 16;
 /// Doors beside the one that is knocked at.
 const OTHER_DOORS: u16 = 100;
 /// Observations handed over at once, as many as an agent's message may carry.
-const BATCH: usize = 4_096;
-const STEPS: [&str; 3] = ["tcp/7412", "udp/23981", "tcp/51003"];
-const NOISE: [&str; 2] = ["tcp/8080", "udp/5353"];
+pub(crate) const BATCH: usize = 4_096;
+pub(crate) const STEPS: [&str; 3] = ["tcp/7412", "udp/23981", "tcp/51003"];
+pub(crate) const NOISE: [&str; 2] = ["tcp/8080", "udp/5353"];
 
 /// Runs all mixes and writes a line for each stage.
 ///
@@ -67,33 +67,23 @@ fn mixes(out: &mut dyn Write, read_ahead: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Bench {
-    matcher: Matcher,
+/// A matcher, and a crowd that knocks.
+pub(crate) struct Bench {
+    pub(crate) matcher: Matcher,
     read_ahead: bool,
     stages: u32,
-    now: Timestamp,
+    pub(crate) now: Timestamp,
     counters: Vec<u64>,
     /// Observations of a stage, made before the time is taken.
-    batch: Vec<Observation>,
+    pub(crate) batch: Vec<Observation>,
     completions: u32,
     resident: usize,
 }
 
 impl Bench {
-    fn new(read_ahead: bool) -> anyhow::Result<Self> {
-        let mut matcher = Matcher::new(Config::default(), 0x5eed);
-        let hosts =
-            (0..HOSTS).map(|id| anyhow::Ok((HostId(id), format!("edge-{id}").parse::<HostName>()?, edge()?)));
-        let hosts = hosts.collect::<Result<Vec<_>, _>>()?;
-        matcher.set_hosts(hosts.iter().map(|(id, name, labels)| (*id, name, labels)));
-        let mut doors = vec![door("knocked-at", &STEPS)?];
-        for number in 0..OTHER_DOORS {
-            let steps = [30_000, 40_000, 50_000].map(|from| format!("udp/{}", from + number));
-            doors.push(door(&format!("other-{number}"), &steps.each_ref().map(String::as_str))?);
-        }
-        matcher.set_doors(&doors);
+    pub(crate) fn new(read_ahead: bool) -> anyhow::Result<Self> {
         Ok(Self {
-            matcher,
+            matcher: matcher()?,
             read_ahead,
             stages: 0,
             now: Timestamp::from_millis(1_700_000_000_000),
@@ -104,9 +94,9 @@ impl Bench {
         })
     }
 
-    /// One knock from each of a million sources from this one on, a microsecond apart. Each stage takes them in an
-    /// order of its own, as a crowd would.
-    fn stage(&mut self, out: &mut dyn Write, name: &str, from: u32, port: &str) -> anyhow::Result<()> {
+    /// Makes the observations of a stage: one knock from each of a million sources from this one on, a microsecond
+    /// apart. Each stage takes them in an order of its own, as a crowd would.
+    pub(crate) fn prepare(&mut self, from: u32, port: &str) -> anyhow::Result<()> {
         let port: Port = port.parse()?;
         // Primes that do not divide the number of sources: their multiples visit each source once.
         let stride = [7_919, 104_729, 611_953][self.stages as usize % 3];
@@ -116,6 +106,11 @@ impl Bench {
             let observation = self.knock(number, port)?;
             self.batch.push(observation);
         }
+        Ok(())
+    }
+
+    fn stage(&mut self, out: &mut dyn Write, name: &str, from: u32, port: &str) -> anyhow::Result<()> {
+        self.prepare(from, port)?;
         if self.stages == 1 {
             self.resident = resident()?;
         }
@@ -165,6 +160,22 @@ impl Bench {
             fingerprint: number.wrapping_mul(0x9e37_79b9) ^ u32::from(port.number()) | 1,
         })
     }
+}
+
+/// A matcher that knows the hosts and doors.
+pub(crate) fn matcher() -> anyhow::Result<Matcher> {
+    let mut matcher = Matcher::new(Config::default(), 0x5eed);
+    let hosts =
+        (0..HOSTS).map(|id| anyhow::Ok((HostId(id), format!("edge-{id}").parse::<HostName>()?, edge()?)));
+    let hosts = hosts.collect::<Result<Vec<_>, _>>()?;
+    matcher.set_hosts(hosts.iter().map(|(id, name, labels)| (*id, name, labels)));
+    let mut doors = vec![door("knocked-at", &STEPS)?];
+    for number in 0..OTHER_DOORS {
+        let steps = [30_000, 40_000, 50_000].map(|from| format!("udp/{}", from + number));
+        doors.push(door(&format!("other-{number}"), &steps.each_ref().map(String::as_str))?);
+    }
+    matcher.set_doors(&doors);
+    Ok(matcher)
 }
 
 /// A unicast address, different for each number below 2^24, spread over all prefixes: the last three bytes are the
