@@ -67,7 +67,11 @@ impl Notes {
             }
         }
         Counts::of_verdicts(|name| {
-            VERDICTS.into_iter().zip(counts).find(|(verdict, _)| *verdict == name).map_or(0, |(_, count)| count)
+            VERDICTS
+                .into_iter()
+                .zip(counts)
+                .find(|(verdict, _)| *verdict == name)
+                .map_or(0, |(_, count)| count)
         })
     }
 

@@ -43,7 +43,9 @@ fn a_step_reported_last_is_not_called_the_last_step() {
         end: knock(1, 3).id,
         knocks: vec![knock(1, 2).id, knock(1, 3).id],
     };
-    let step = |counter| Entry::completed(&knock(1, counter), at(5), &complete, Arc::new(complete.door.clone())).step;
+    let step = |counter| {
+        Entry::completed(&knock(1, counter), at(5), &complete, Arc::new(complete.door.clone())).step
+    };
     assert_eq!((step(3), step(2)), (2, 0));
 }
 

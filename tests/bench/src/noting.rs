@@ -108,7 +108,7 @@ fn judge(
             let verdict = matcher.observe(observation, now, decisions);
             for decision in &decisions[known..] {
                 if let Decision::Complete(complete) = decision {
-                    notes.completed(observation, now, &complete.door, complete.knocks.len());
+                    notes.completed(observation, now, complete);
                 }
             }
             notes.judged(observation, now, verdict);
