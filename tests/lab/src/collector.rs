@@ -1,6 +1,7 @@
-//! An OTLP collector inside a lab's host: it keeps the spans that it is sent.
+//! An OTLP collector inside a lab's host: it keeps the spans that it is sent, and who sent which metrics.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::TcpListener,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -93,7 +94,12 @@ impl Collector {
 
     /// All spans that were sent so far.
     pub fn spans(&self) -> Vec<Sent> {
-        self.sent.lock().clone()
+        self.sent.spans().clone()
+    }
+
+    /// The metrics that the agent of this host or this controller sent so far, by their names.
+    pub fn metrics_of(&self, instance: &str) -> BTreeSet<String> {
+        self.sent.metrics().get(instance).cloned().unwrap_or_default()
     }
 }
 
@@ -106,11 +112,18 @@ impl Drop for Collector {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Kept(Arc<Mutex<Vec<Sent>>>);
+struct Kept {
+    spans: Arc<Mutex<Vec<Sent>>>,
+    metrics: Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>,
+}
 
 impl Kept {
-    fn lock(&self) -> MutexGuard<'_, Vec<Sent>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn spans(&self) -> MutexGuard<'_, Vec<Sent>> {
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn metrics(&self) -> MutexGuard<'_, BTreeMap<String, BTreeSet<String>>> {
+        self.metrics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,7 +133,7 @@ impl TraceService for Kept {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let mut sent = self.lock();
+        let mut sent = self.spans();
         for of_one in request.into_inner().resource_spans {
             let resource = of_one.resource.map(|resource| resource.attributes).unwrap_or_default();
             let (service, host) = (text(&resource, "service.name"), text(&resource, "host.name"));
@@ -145,8 +158,16 @@ impl TraceService for Kept {
 impl MetricsService for Kept {
     async fn export(
         &self,
-        _: Request<ExportMetricsServiceRequest>,
+        request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        let mut sent = self.metrics();
+        for of_one in request.into_inner().resource_metrics {
+            let resource = of_one.resource.map(|resource| resource.attributes).unwrap_or_default();
+            let names = of_one.scope_metrics.into_iter().flat_map(|scope| scope.metrics);
+            sent.entry(text(&resource, "service.instance.id"))
+                .or_default()
+                .extend(names.map(|metric| metric.name));
+        }
         Ok(Response::new(Default::default()))
     }
 }

@@ -156,7 +156,7 @@ pub(crate) fn comes_back_when_it_was_flushed(lab: &Lab) {
         lab.open(OTHER, "10.9.0.1:7000");
         let repairs = firewall.reconcile(&desired).unwrap();
         assert!(!repairs.said.is_empty(), "{command}");
-        let (_, before) = count(&mut *firewall, "tcp/7000");
+        let before = settled(&mut *firewall, "tcp/7000");
         lab.open(OTHER, "10.9.0.1:7000");
         lab.open(OTHER6, "[fd09::1]:7000");
         assert_eq!(count(&mut *firewall, "tcp/7000").1, before + 2, "{command}");
@@ -179,6 +179,20 @@ pub(crate) fn counts_as_many_ports_as_a_guard_has(lab: &Lab) {
     let counts = firewall.counts().unwrap();
     let sum = counts.values().fold(Count::default(), |sum, count| sum.plus(*count));
     assert_eq!((counts.len(), sum.dropped, sum.observed), (4_096, 2_048, 2_048));
+}
+
+/// Observed, once nothing more comes: a connection made while there were no rules is tracked from its last packets on, and
+/// those may come late.
+fn settled(firewall: &mut dyn Firewall, port: &str) -> u64 {
+    let mut last = count(firewall, port).1;
+    loop {
+        thread::sleep(Duration::from_millis(200));
+        let now = count(firewall, port).1;
+        if now == last {
+            return now;
+        }
+        last = now;
+    }
 }
 
 /// Dropped and observed.

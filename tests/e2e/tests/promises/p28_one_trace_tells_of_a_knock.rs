@@ -107,6 +107,17 @@ fn over_three_hosts_and_three_controllers() -> Result<()> {
             );
         }
 
+        // Everybody's metrics go the same way.
+        for (span, service, metric) in
+            [("push", controller, "sources_in_flight"), ("apply", agent, "knocks_captured")]
+        {
+            let hosts = hosts_of(span, service);
+            wait_until("the collector to have everybody's metrics", SOON, || {
+                let has = |host: &&str| collector.metrics_of(host).iter().any(|name| name.contains(metric));
+                Ok(hosts.iter().all(has))
+            })?;
+        }
+
         // An operator's opening is a trace as well.
         fleet.cli_ok(&["open", "traced", "--source", "198.51.100.7"])?;
         wait_until("a trace of the operator's opening", SOON, || {
