@@ -17,7 +17,7 @@ use fleetknock_core::{
 };
 use fleetknock_proto::limits;
 use fleetknock_runtime::{
-    config::{ConfigError, listen_address},
+    config::{ConfigError, listen_address, service_url},
     log, otlp,
     tls::{self, UriRule},
 };
@@ -347,23 +347,7 @@ impl FromStr for ControllerUrl {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || "a controller is written https://HOST:PORT, such as https://10.0.0.1:7600".to_owned();
-        let uri: Uri = text.parse().map_err(|_| wrong())?;
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(wrong());
-        };
-        let bare =
-            matches!(uri.path(), "" | "/") && uri.query().is_none() && !authority.as_str().contains('@');
-        if !matches!(scheme, "http" | "https") || !bare || authority.host().is_empty() {
-            return Err(wrong());
-        }
-        let port = match authority.port() {
-            Some(port) => port.as_str().parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong)?,
-            // Also one that is no port, such as 70000.
-            None if authority.as_str() != authority.host() => return Err(wrong()),
-            None => CONTROLLER_PORT,
-        };
-        let whole = format!("{scheme}://{}:{port}/", authority.host());
-        whole.parse().map(Self).map_err(|_| wrong())
+        service_url(text, CONTROLLER_PORT).map(Self).ok_or_else(wrong)
     }
 }
 

@@ -139,18 +139,13 @@ async fn serve(
         credentials.map(|credentials| Connector::new(credentials, Expected::Uri(settings.controller_rule())));
     let registry = Arc::new(registry);
     if let Some(collector) = collector {
-        drain.spawn(collector.clone().follow(drain.token()));
         let origin = otlp::metrics::Origin {
             service: "fleetknock-agent",
             instance: settings.host.to_string(),
             version: env!("CARGO_PKG_VERSION"),
         };
-        if let Some(spans) = spans {
-            let (traces, fleet) = (traces.clone(), Some(settings.fleet.to_string()));
-            let (collector, origin) = (collector.clone(), origin.clone());
-            drain.spawn(otlp::traces::run(collector, traces, spans, origin, fleet, drain.token()));
-        }
-        drain.spawn(otlp::metrics::run(collector, registry.clone(), origin, drain.token()));
+        let fleet = settings.fleet.to_string();
+        collector.serve(&drain, registry.clone(), (traces.clone(), spans), origin, fleet);
     }
     if let Some(admin) = admin {
         let stop = drain.token();

@@ -112,18 +112,13 @@ pub async fn run(
     }
     let registry = Arc::new(registry);
     if let Some(collector) = collector {
-        drain.spawn(collector.clone().follow(drain.token()));
         let origin = otlp::metrics::Origin {
             service: "fleetknock-controller",
             instance: name.to_string(),
             version: env!("CARGO_PKG_VERSION"),
         };
-        if let Some(spans) = spans {
-            let (traces, fleet) = (traces.clone(), Some(settings.fleet.to_string()));
-            let (collector, origin) = (collector.clone(), origin.clone());
-            drain.spawn(otlp::traces::run(collector, traces, spans, origin, fleet, drain.token()));
-        }
-        drain.spawn(otlp::metrics::run(collector, registry.clone(), origin, drain.token()));
+        let fleet = settings.fleet.to_string();
+        collector.serve(&drain, registry.clone(), (traces.clone(), spans), origin, fleet);
     }
     for (name, admin, more) in admins {
         let routes = admin::routes(readiness.clone(), registry.clone()).merge(more);

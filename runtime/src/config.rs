@@ -12,6 +12,7 @@ use std::{
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Command, Parser, error::ErrorKind, parser::ValueSource};
+use tonic::transport::Uri;
 
 mod describe;
 mod file;
@@ -83,6 +84,24 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         "an address to listen on is an IP address with a port, such as 127.0.0.1:9600 or [::1]:9600".into()
     })
+}
+
+/// Reads where a service is: `http://HOST[:PORT]` or `https://HOST[:PORT]`, and nothing more. The answer has a port, the
+/// default one when none is given; there is none for another text.
+pub fn service_url(text: &str, default_port: u16) -> Option<Uri> {
+    let uri: Uri = text.parse().ok()?;
+    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
+    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none() && !authority.as_str().contains('@');
+    if !matches!(scheme, "http" | "https") || !bare || authority.host().is_empty() {
+        return None;
+    }
+    let port = match authority.port() {
+        Some(port) => port.as_str().parse::<u16>().ok().filter(|port| *port > 0)?,
+        // Also one that is no port, such as 70000.
+        None if authority.as_str() != authority.host() => return None,
+        None => default_port,
+    };
+    format!("{scheme}://{}:{port}/", authority.host()).parse().ok()
 }
 
 /// The program's command without clap's own look at the process's environment.

@@ -3,14 +3,15 @@
 //! The collector is optional and trusted with nothing: it is sent to, never listened to. One channel serves all that is
 //! sent, dials when something is to be sent, and again when that failed.
 
-use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use clap::Args;
-use tokio_util::sync::CancellationToken;
+use prometheus_client::registry::Registry;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::{
-    config::ConfigError,
+    config::{ConfigError, service_url},
+    drain::Drain,
     tls::{Connector, Credentials, Expected, FOLLOW_EVERY, FileError, Files},
 };
 
@@ -114,11 +115,24 @@ impl Collector {
         self.channel.clone()
     }
 
-    /// Follows the authorities' files as they change, until told to stop.
-    pub async fn follow(self, stop: CancellationToken) {
-        if let Some(credentials) = self.credentials {
-            credentials.follow(FOLLOW_EVERY, stop).await;
+    /// Sends it a registry's metrics, and the spans that wait when there are any, until the drain ends; follows the
+    /// authorities' files meanwhile. `fleet` is the namespace in which `origin` is one of several.
+    pub fn serve(
+        self,
+        drain: &Drain,
+        registry: Arc<Registry>,
+        (traces, spans): (traces::Traces, Option<traces::Waiting>),
+        origin: metrics::Origin,
+        fleet: String,
+    ) {
+        if let Some(credentials) = self.credentials.clone() {
+            drain.spawn(credentials.follow(FOLLOW_EVERY, drain.token()));
         }
+        if let Some(spans) = spans {
+            let (collector, origin) = (self.clone(), origin.clone());
+            drain.spawn(traces::run(collector, traces, spans, origin, Some(fleet), drain.token()));
+        }
+        drain.spawn(metrics::run(self, registry, origin, drain.token()));
     }
 }
 
@@ -158,25 +172,10 @@ impl FromStr for CollectorUrl {
              (OTLP over gRPC)"
                 .to_owned()
         };
-        let uri: Uri = text.parse().map_err(|_| wrong())?;
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(wrong());
-        };
-        let bare =
-            matches!(uri.path(), "" | "/") && uri.query().is_none() && !authority.as_str().contains('@');
-        if !matches!(scheme, "http" | "https") || !bare || authority.host().is_empty() {
-            return Err(wrong());
-        }
-        let port = match authority.port() {
-            Some(port) => port.as_str().parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong)?,
-            // Also one that is no port, such as 70000.
-            None if authority.as_str() != authority.host() => return Err(wrong()),
-            None => COLLECTOR_PORT,
-        };
-        let whole = |scheme: &str| {
-            format!("{scheme}://{}:{port}/", authority.host()).parse::<Uri>().map_err(|_| wrong())
-        };
-        Ok(Self { uri: whole(scheme)?, dialled: whole("http")? })
+        let uri = service_url(text, COLLECTOR_PORT).ok_or_else(wrong)?;
+        let authority = uri.authority().ok_or_else(wrong)?;
+        let dialled = format!("http://{authority}/").parse().map_err(|_| wrong())?;
+        Ok(Self { uri, dialled })
     }
 }
 
