@@ -91,6 +91,9 @@ pub async fn run(
     let mut admins = Vec::new();
     if let Some(address) = settings.http {
         let admin = web.entrance(Admin::bind("--http", address).await?, &trust)?;
+        if let Some(why) = trust.foreign_to_browsers() {
+            tracing::warn!(http = %address, "{why}");
+        }
         admins.push(("dashboard", admin, web.routes()));
     }
     if let Some(address) = settings.http_plain {

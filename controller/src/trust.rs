@@ -80,6 +80,19 @@ impl Trust {
         Acceptor::new(credentials.clone(), clients).map(Some)
     }
 
+    /// Why browsers and curl refuse the certificate that is shown, if they do: agents and controllers go by its URI, they go
+    /// by the name or the address that was dialled.
+    pub fn foreign_to_browsers(&self) -> Option<String> {
+        let Self::Mutual { credentials, .. } = self else { return None };
+        let shown = credentials.current();
+        let certificate = &shown.own.as_ref()?.certificate;
+        (certificate.dns_names.is_empty() && certificate.addresses.is_empty()).then(|| {
+            "the certificate (--tls-cert) names no DNS name and no address, so browsers and curl refuse the dashboard; issue \
+             one that names what they dial (fleetknock pki issue controller --dns NAME --ip ADDRESS)"
+                .to_owned()
+        })
+    }
+
     /// Dials a peer of this name and nobody else; nothing in plain text.
     pub fn connector(&self, peer: &HostName) -> Option<Connector> {
         let Self::Mutual { fleet, credentials, .. } = self else { return None };

@@ -235,6 +235,19 @@ async fn controllers_link_with_each_other_by_name() {
     assert!(third.reason.contains("that of controller ctl-2, and controller ctl-3 is expected"), "{third:?}");
 }
 
+#[test]
+fn that_browsers_would_refuse_the_certificate_is_said() {
+    let office = Office::new("blue");
+    let trust = |names: &[&str]| {
+        let files = office.files(office.own_named("controller/ctl-1", names));
+        Trust::load(&office.fleet, Some(files)).unwrap()
+    };
+    let said = trust(&[]).foreign_to_browsers().unwrap();
+    assert!(said.contains("--tls-cert") && said.contains("--dns NAME --ip ADDRESS"), "{said}");
+    assert_eq!(trust(&["knock.example"]).foreign_to_browsers(), None);
+    assert_eq!(Trust::Plain.foreign_to_browsers(), None);
+}
+
 async fn attach_status(channel: &Channel) -> Result<(), Status> {
     // Not a Hello: whoever is let in is told so.
     let report = pb::AgentMessage { kind: Some(Say::Report(pb::HostReport::default())) };
@@ -318,10 +331,15 @@ impl Office {
 
     /// A new certificate for this path of a URI, in files.
     pub(crate) fn own(&self, who: &str) -> OwnFiles {
+        self.own_named(who, &[])
+    }
+
+    /// The same with names of the network.
+    fn own_named(&self, who: &str, dns_names: &[&str]) -> OwnFiles {
         let order = Order {
             common_name: "somebody".to_owned(),
             uri: format!("fleetknock://{}/{who}", self.fleet),
-            dns_names: vec![],
+            dns_names: dns_names.iter().map(ToString::to_string).collect(),
             addresses: vec![],
             server: who.starts_with("controller/"),
             client: true,

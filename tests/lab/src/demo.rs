@@ -12,7 +12,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    Agent, Fleet, Host, Lab, Reach, Shot, fleet, knock::shoot, probe::connect, programs, wait_until,
+    Agent, Fleet, Host, Lab, Reach, Shot, fleet, knock::shoot, probe::connect, programs, wait::within,
+    wait_until,
 };
 use narrator::Narrator;
 
@@ -113,6 +114,17 @@ fn tell<'lab>(lab: &'lab Lab, tale: &mut Narrator<'_>) -> Result<Stage<'lab>> {
     wrong.reverse();
     stage.stranger.knock(None, &wrong)?;
     check(tale, &stage.stranger, "stranger", "bastion-1", bastion, Reach::Filtered)?;
+    let (said, _) = within("fleetknock explain to tell what was wrong", fleet::READY, || {
+        let source = stage.stranger.v4().to_string();
+        let told = stage.fleet.cli_ok(&["explain", "--source", &source])?;
+        let verdict: Vec<_> = told.lines().skip_while(|line| !line.contains(": wrong-order")).collect();
+        Ok((!verdict.is_empty())
+            .then(|| verdict.iter().take(3).map(|line| line.trim().to_owned()).collect::<Vec<_>>()))
+    })?;
+    tale.say("Why did it not open? 'fleetknock explain --source' says:")?;
+    for line in said {
+        tale.say(&line)?;
+    }
 
     tale.step("The client knocks")?;
     let opened = stage.knock_and_time(tale, false, &[db, bastion])?;
