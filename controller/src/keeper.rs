@@ -103,13 +103,14 @@ fn take_in(shared: &Shared, changes: Changes) {
     });
     drop(guard);
 
-    shared.advance(revision);
+    // Before whoever waits for this revision goes on: what it knew of rules and members is old.
     if rules {
         shared.rules_changed();
     }
     if members {
         shared.members_changed();
     }
+    shared.advance(revision);
     let told: HashSet<_> = effects.iter().filter_map(subject_of_event).collect();
     for effect in &effects {
         say(shared, effect, now, &told);
@@ -140,9 +141,9 @@ async fn resync(shared: &Shared, why: &str) -> Watch {
     let missed: Vec<_> = missed.map(|held| Effect::Audited(held.record.clone())).collect();
     sessions.reassert_all(fleet, &shared.wide, shared.now());
     drop(guard);
-    shared.advance(revision);
     shared.rules_changed();
     shared.members_changed();
+    shared.advance(revision);
     let now = shared.now();
     for error in broken {
         say(shared, &Effect::Broken(error), now, &HashSet::new());

@@ -97,6 +97,8 @@ struct Table {
     router: Router,
     peers: BTreeMap<HostName, Entry>,
     clock: FleetClock,
+    /// Which change of the members was taken in last.
+    generation: Option<u64>,
 }
 
 struct Entry {
@@ -131,6 +133,7 @@ impl Peers {
             router: Router::new(shared.name.clone()),
             peers: BTreeMap::new(),
             clock: FleetClock::new(),
+            generation: None,
         };
         Arc::new(Self {
             shared,
@@ -145,7 +148,7 @@ impl Peers {
     ///
     /// # Errors
     /// When the matching has stopped.
-    pub async fn observe(&self, reported: Reported, hops: u32) -> Result<(), Stopped> {
+    pub async fn observe(self: &Arc<Self>, reported: Reported, hops: u32) -> Result<(), Stopped> {
         let (here, away) = self.split(reported, hops);
         for away in away {
             self.forward(away).await;
@@ -207,7 +210,13 @@ impl Peers {
         }
     }
 
-    fn split(&self, reported: Reported, hops: u32) -> (Vec<Observation>, Vec<Away>) {
+    fn split(self: &Arc<Self>, reported: Reported, hops: u32) -> (Vec<Observation>, Vec<Away>) {
+        // Whoever forwarded these may have waited for the copy to know of a member, which is of no use unless the
+        // routes do.
+        let generation = self.table().generation;
+        if generation != Some(self.shared.members_generation()) {
+            self.follow_members();
+        }
         let table = self.table();
         if table.router.is_alone() {
             return (reported.observations, Vec::new());
@@ -286,12 +295,14 @@ impl Peers {
 
     /// Takes in who is a member: begins and ends links.
     fn follow_members(self: &Arc<Self>) {
+        // First the table: of two who take in the members at once, the later one must have looked later.
+        let mut table = self.table();
+        table.generation = Some(self.shared.members_generation());
         let members: BTreeMap<_, _> = {
             let state = self.shared.state();
             let members = state.fleet.members().iter();
             members.map(|(name, held)| (name.clone(), (held.revision, held.record.address.clone()))).collect()
         };
-        let mut table = self.table();
         let moved = table.router.set_members(members.iter().map(|(name, (epoch, _))| (name.clone(), *epoch)));
         table.peers.retain(|name, entry| {
             let stays = members.get(name).is_some_and(|(epoch, _)| *epoch == entry.epoch);
@@ -414,3 +425,6 @@ impl Drop for AbortOnDrop {
         self.0.abort();
     }
 }
+
+#[cfg(test)]
+mod tests;

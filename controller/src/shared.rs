@@ -319,6 +319,11 @@ impl Shared {
         self.members.send_modify(|generation| *generation += 1);
     }
 
+    /// How often a controller has joined or left so far.
+    pub fn members_generation(&self) -> u64 {
+        *self.members.borrow()
+    }
+
     /// Tells when a controller joined or left.
     pub fn members(&self) -> watch::Receiver<u64> {
         self.members.subscribe()
