@@ -142,10 +142,16 @@ impl Member {
         self.failed = false;
     }
 
-    /// Tells the others in the process, and the agents.
+    /// Tells the others in the process, and the agents. A membership that the own copy of the fleet does not hold yet is
+    /// not begun: the others send this controller the knocks of its sources, and by its own copy they would be somebody
+    /// else's.
     fn publish(&mut self) {
         let before = self.shared.standing();
-        let epoch = self.tenure.epoch(self.now());
+        let seen = {
+            let state = self.shared.state();
+            state.fleet.members().get(&self.shared.name).map(|held| held.revision)
+        };
+        let epoch = self.tenure.epoch(self.now()).filter(|epoch| seen == Some(*epoch));
         let standing = match (epoch, self.tenure.until()) {
             (Some(epoch), Some(until)) => Standing::Serving { epoch, until: self.start + until },
             _ if before == Standing::Joining => Standing::Joining,

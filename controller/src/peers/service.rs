@@ -25,6 +25,7 @@ use crate::{
     matching,
     record::Boot,
     shared::Shared,
+    store::Revision,
     trust::Caller,
 };
 
@@ -32,6 +33,9 @@ use crate::{
 const ANSWERS: usize = 64;
 /// How long a new stream may take to say Hello.
 const GREETING_MAX: Duration = Duration::from_secs(5);
+/// How long a peer that knows of a later life of this controller waits for it to begin, which it does when the own copy
+/// of the fleet knows of it as well. Less than the peer waits for Welcome.
+const BEGINS_WITHIN: Duration = Duration::from_secs(1);
 /// The longest uncertainty that is believed; beyond it, order across hosts means nothing anyway.
 const UNCERTAINTY_MAX_US: u64 = 60_000_000;
 
@@ -170,6 +174,7 @@ impl PeerStream {
             return Err(refuse::invalid("hello", "the first message of a stream is Hello"));
         };
         self.caller.check_controller(&hello.controller)?;
+        self.begun(hello.epoch).await;
         self.check(&hello)?;
         let welcome = pb::PeerWelcome {
             controller: self.shared.name.to_string(),
@@ -188,6 +193,13 @@ impl PeerStream {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the life of that epoch has begun, if it is still to come.
+    async fn begun(&self, epoch: Revision) {
+        let mut standings = self.shared.standings();
+        let begun = standings.wait_for(|_| self.shared.epoch() >= Some(epoch));
+        let _late = timeout(BEGINS_WITHIN, begun).await;
     }
 
     /// Whether the peer means this controller in this life of it. Another fleet's knocks must not get mixed in, and a

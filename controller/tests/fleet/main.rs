@@ -7,6 +7,7 @@
 )]
 
 mod audit;
+mod catching_up;
 mod confirm;
 mod enrolling;
 mod logs;

@@ -409,7 +409,7 @@ impl Doomed {
 }
 
 /// Whether there are so many controllers, who all serve and reach each other.
-async fn connected(operator: &mut Operator, count: usize) -> bool {
+pub(crate) async fn connected(operator: &mut Operator, count: usize) -> bool {
     let listed = operator.list_controllers(pb::ListControllersRequest::default()).await;
     let controllers = listed.unwrap().into_inner().controllers;
     let serves = |controller: &pb::Controller| {
@@ -436,7 +436,7 @@ async fn host(operator: &mut Operator, name: &str) -> pb::Host {
     operator.get_host(pb::GetHostRequest { name: name.to_owned() }).await.unwrap().into_inner()
 }
 
-async fn controller(operator: &mut Operator, name: &str) -> pb::Controller {
+pub(crate) async fn controller(operator: &mut Operator, name: &str) -> pb::Controller {
     operator.get_controller(pb::GetControllerRequest { name: name.to_owned() }).await.unwrap().into_inner()
 }
 

@@ -136,6 +136,8 @@ pub(crate) struct Agent {
     say: mpsc::Sender<pb::AgentMessage>,
     told: Streaming<pb::ControllerMessage>,
     counter: u64,
+    /// What it has seen, to be sent again when it is asked to.
+    window: Vec<pb::Observation>,
     pub(crate) snapshot: pb::Snapshot,
 }
 
@@ -166,7 +168,7 @@ impl Agent {
         say.send(pb::AgentMessage { kind: Some(Say::Hello(hello)) }).await.unwrap();
         let mut client = AgentServiceClient::new(channel);
         let told = client.attach(ReceiverStream::new(messages)).await?.into_inner();
-        let mut agent = Self { say, told, counter: 0, snapshot: pb::Snapshot::default() };
+        let mut agent = Self { say, told, counter: 0, window: Vec::new(), snapshot: pb::Snapshot::default() };
         let snapshot = agent.try_until(|told| match told {
             Told::Snapshot(snapshot) => Some(snapshot.clone()),
             _ => None,
@@ -175,7 +177,7 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Reads, answering probes, until something that is looked for.
+    /// Reads, answering probes and sending its window again when asked, until something that is looked for.
     pub(crate) async fn until<T>(&mut self, wanted: impl Fn(&Told) -> Option<T>) -> T {
         self.try_until(wanted).await.unwrap()
     }
@@ -195,12 +197,20 @@ impl Agent {
                     };
                     self.tell(Say::ProbeReply(reply)).await;
                 }
+                if let Told::Resend(_) = &told {
+                    self.tell_seen(self.window.clone()).await;
+                }
                 if let Some(found) = wanted(&told) {
                     return Ok(found);
                 }
             }
         };
         timeout(PATIENCE, looking).await.expect("the controller did not say what was waited for")
+    }
+
+    /// Answers what is asked, for so long.
+    pub(crate) async fn listen(&mut self, time: Duration) {
+        let _over = timeout(time, self.until(|_| None::<()>)).await;
     }
 
     pub(crate) async fn opening(&mut self) -> pb::HostOpening {
@@ -232,7 +242,12 @@ impl Agent {
                 fingerprint: 0,
             }
         });
-        let observations = observations.collect();
+        let observations: Vec<_> = observations.collect();
+        self.window.extend(observations.iter().cloned());
+        self.tell_seen(observations).await;
+    }
+
+    async fn tell_seen(&self, observations: Vec<pb::Observation>) {
         let batch = pb::ObservationBatch { observations, ..pb::ObservationBatch::default() };
         self.tell(Say::Observations(batch)).await;
     }

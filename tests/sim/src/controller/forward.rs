@@ -21,6 +21,8 @@ use crate::{
 
 /// As `Shared::caught_up`.
 const CATCH_UP: Micros = 2 * SECOND;
+/// As in `peers::service`.
+const BEGINS_WITHIN: Micros = SECOND;
 
 /// A stream from a peer: what it said and was not read yet.
 #[derive(Debug, Default)]
@@ -76,10 +78,13 @@ impl Process {
         while let Some(call) = self.calls.get_mut(&stream)
             && let Some(message) = call.backlog.front()
         {
-            if let Some(Said::Batch(batch)) = &message.kind
-                && batch.revision > self.fleet.revision()
-            {
-                let until = *call.waits.get_or_insert(core.now + CATCH_UP);
+            let wait = match &message.kind {
+                Some(Said::Batch(batch)) if batch.revision > self.fleet.revision() => CATCH_UP,
+                Some(Said::Hello(hello)) if Some(hello.epoch) > self.epoch => BEGINS_WITHIN,
+                _ => 0,
+            };
+            if wait > 0 {
+                let until = *call.waits.get_or_insert(core.now + wait);
                 if core.now < until {
                     let after = Duration::from_micros(until - core.now);
                     return core.wake(Node::Controller(self.number), after, Timer::Backlog(stream));

@@ -97,7 +97,10 @@ impl Process {
     fn publish(&mut self, core: &mut Core) {
         let before = self.standing;
         let now = self.mono(core);
-        self.standing = match (self.tenure.epoch(now), self.tenure.until()) {
+        let seen = self.fleet.members().get(&self.name).map(|held| held.revision);
+        let epoch = self.tenure.epoch(now).filter(|epoch| seen == Some(*epoch));
+        let begins = epoch.is_some() && epoch != self.epoch;
+        self.standing = match (epoch, self.tenure.until()) {
             (Some(epoch), Some(until)) => {
                 self.epoch = Some(epoch);
                 Standing::Serving { epoch, until }
@@ -113,6 +116,11 @@ impl Process {
             core.oracle.serving.insert(self.number);
         } else {
             core.oracle.serving.remove(&self.number);
+        }
+        if begins {
+            // Peers that meant this life waited for it.
+            let calls: Vec<_> = self.calls.keys().copied().collect();
+            calls.into_iter().for_each(|stream| self.read_call(core, stream));
         }
         let due = self.membership.dismissed.is_none_or(|at| core.now > at + DISMISS_EVERY);
         if self.standing == Standing::Suspended && due {
