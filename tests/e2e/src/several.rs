@@ -146,8 +146,7 @@ impl<'lab> Several<'lab> {
         self.wait_whole()
     }
 
-    /// Waits until every controller serves, sees the others and has read the store as far as they have, and the agents
-    /// are connected.
+    /// Waits until every controller serves and sees the others, and the agents are connected.
     ///
     /// # Errors
     /// When they are not in time.
@@ -162,12 +161,6 @@ impl<'lab> Several<'lab> {
                 Ok(peers.is_some_and(|peers| peers.iter().filter(|peer| up(peer)).count() == all))
             })?;
         }
-        // One that has its lease back may still have to hear of all that happened while it was away.
-        wait_until("all controllers to have read the same of the store", WHOLE_AGAIN, || {
-            let own = self.controllers().iter().map(own).collect::<Result<Vec<_>>>()?;
-            let read: Vec<_> = own.iter().map(|own| fleet::number(own, "revision")).collect();
-            Ok(read[0].is_some() && read.iter().all(|revision| *revision == read[0]))
-        })?;
         self.three.fleet.wait_connected(3)?;
         Ok(())
     }
