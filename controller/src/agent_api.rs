@@ -354,7 +354,10 @@ impl AgentStream {
                 });
                 let (kind, message) = match &failed {
                     Some(reason) => (pb::EventKind::OpeningFailed, reason.clone()),
-                    None => (pb::EventKind::OpeningApplied, format!("open, in {} us", result.took_us)),
+                    None => (
+                        pb::EventKind::OpeningApplied,
+                        format!("open, {} us after the order came", result.took_us),
+                    ),
                 };
                 // The record of an opening on many hosts is large: only the event is made of it here.
                 wire::opening_event(kind, &held.record, Some(&registered.host), at, message)

@@ -55,7 +55,7 @@ pub fn init_with(format: Format, filter: &str, traces: &Traces) -> Result<Filter
     // Filters of their own: one that is quiet does not keep spans from the other, and no span of a library is exported.
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         Format::Human => lines.with_filter(filter).boxed(),
-        Format::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+        Format::Json => lines.json().flatten_event(true).with_span_list(false).with_filter(filter).boxed(),
     };
     let base = tracing_subscriber::registry().with(lines);
     let done = match traces.tracer() {

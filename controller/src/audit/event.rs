@@ -3,7 +3,10 @@
 use fleetknock_proto::v1 as pb;
 
 use super::{Stamp, entry};
-use crate::record::{AuditRecord, BanRecord, OpeningRecord};
+use crate::{
+    record::{AuditRecord, BanRecord, OpeningRecord},
+    wire,
+};
 
 /// An opening that was granted, refreshed or withdrawn.
 pub fn opening(opening: &OpeningRecord, stamp: Stamp<'_>) -> AuditRecord {
@@ -23,7 +26,8 @@ pub(crate) fn said_of_opening(opening: &OpeningRecord, is_new: bool) -> (pb::Eve
     match &opening.withdrawn {
         Some(how) => (pb::EventKind::OpeningWithdrawn, format!("withdrawn: {}", how.reason)),
         None if is_new => {
-            let message = format!("opened on {} hosts until {expires} by {by}{why}", hosts.len());
+            let on = wire::counted(hosts.len(), "host", "hosts");
+            let message = format!("opened on {on} until {expires} by {by}{why}");
             (pb::EventKind::OpeningGranted, message)
         }
         None => (pb::EventKind::OpeningRefreshed, format!("extended to {expires} by {by}{why}")),

@@ -182,7 +182,7 @@ impl Words<'_> {
                 pb::ExplainCode::NoStep,
                 format!(
                     "{} seen, none of them a step of this door",
-                    count(*knocks, "knock was", "knocks were")
+                    wire::counted(*knocks, "knock was", "knocks were")
                 ),
                 "check the ports, and that the knock is for this door",
             ),
@@ -362,10 +362,6 @@ impl Words<'_> {
             false => format!("on {}", known.said.host),
         }
     }
-}
-
-fn count(number: usize, one: &str, many: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
 }
 
 fn names(hosts: &[HostName]) -> String {

@@ -11,6 +11,7 @@ use fleetknock_lab::{
     etcd::Etcd,
     programs, wait_until, within,
 };
+use serde_json::Value;
 
 const PORTS: [u16; 3] = [23_981, 27_653, 31_259];
 const WRONG: u16 = 29_867;
@@ -33,7 +34,7 @@ spec:
 fn over_three_hosts_and_three_controllers() -> Result<()> {
     Lab::scenario("traced", |lab| {
         let collector = Collector::start(&lab.host("collector")?)?;
-        let traced = Traced::start(lab, collector.url())?;
+        let traced = Traced::start(lab, collector.url(), &[])?;
         let Traced { fleet, hosts, client, .. } = &traced;
 
         // Noise, and an attempt that fails.
@@ -141,16 +142,17 @@ fn to_a_collector_of_others() -> Result<()> {
         command.extend(["blackhole", "--debug-log", "traces"].map(str::to_owned));
         command.extend(["--debug-log-verbosity", "detailed"].map(str::to_owned));
         let rotel = host.spawn("rotel", &command)?;
-        let traced = Traced::start(lab, &format!("http://{}", at(4317)))?;
+        let traced = Traced::start(lab, &format!("http://{}", at(4317)), &["--log-format", "json"])?;
         traced.client.knock(None, &traced.knock())?;
         let (id, _) = within("a controller to name the trace in its log", SOON, || {
             let mut logs = String::new();
             for controller in traced.fleet.controllers() {
                 logs.push_str(&controller.process()?.log());
             }
-            let line = logs.lines().find(|line| line.contains("opened its door")).unwrap_or_default();
-            let digits = |word: &str| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-            Ok(line.split(|c: char| !c.is_ascii_alphanumeric()).find(|word| digits(word)).map(str::to_owned))
+            let line = logs.lines().find(|line| line.contains("opened its door"));
+            // The last line may be half written.
+            let line = line.and_then(|line| serde_json::from_str::<Value>(line).ok());
+            Ok(line.and_then(|line| line.pointer("/span/trace_id")?.as_str().map(str::to_owned)))
         })?;
         wait_until("the collector to have the trace of every host", SOON, || {
             ensure!(rotel.is_running(), "{}", rotel.log());
@@ -170,12 +172,12 @@ struct Traced<'lab> {
 }
 
 impl<'lab> Traced<'lab> {
-    fn start(lab: &'lab Lab, otlp: &str) -> Result<Self> {
+    fn start(lab: &'lab Lab, otlp: &str, more: &[&str]) -> Result<Self> {
         let pki = Pki::create(lab, "fleet", "blue")?;
         let etcd = Etcd::start(&[lab.host("etcd-1")?], lab.directory())?;
         let controls = ["control-1", "control-2", "control-3"].map(|name| lab.host(name));
         let controls = controls.into_iter().collect::<Result<Vec<_>>>()?;
-        let flags = ["--otlp", otlp].map(str::to_owned);
+        let flags: Vec<_> = ["--otlp", otlp].iter().chain(more).map(ToString::to_string).collect();
         let fleet = Fleet::start_several_trusted(lab, &pki, &controls, &etcd.store(), &flags)?;
         let hosts = NAMES.map(|name| lab.host(name)).into_iter().collect::<Result<Vec<_>>>()?;
         for (host, controller) in hosts.iter().zip(fleet.controllers()) {
