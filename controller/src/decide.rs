@@ -130,7 +130,7 @@ async fn carry_out(shared: &Shared, store: &Semaphore, decision: Decision) {
                 trace: None,
             };
             // A knock that was answered already had its trace.
-            let trace = trace.filter(|_| !is_known(shared, &request));
+            let trace = trace.filter(|_| !grant::is_known(&shared.state().fleet, &request, shared.now()));
             let Some(trace) = trace else {
                 let _told = answer_and_tell(shared, store, &request).await;
                 return;
@@ -157,12 +157,6 @@ async fn carry_out(shared: &Shared, store: &Semaphore, decision: Decision) {
             }
         }
     }
-}
-
-/// Whether a knock was answered before.
-fn is_known(shared: &Shared, request: &Request) -> bool {
-    let state = shared.state();
-    matches!(grant::grant(&state.fleet, request, "", shared.now()), Err(Refusal::Known))
 }
 
 /// Answers a knock, and says when it was in vain.

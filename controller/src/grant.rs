@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::{
     audit,
     fleet::{Fleet, Held},
-    record::{BanRecord, By, Key, OpeningRecord, Packet, Withdrawn, encode},
+    record::{BanRecord, By, DoorRecord, Key, OpeningRecord, Packet, Withdrawn, encode},
     store::{Change, Expect, Transaction, VALUE_MAX},
 };
 
@@ -127,11 +127,15 @@ pub enum Refusal {
     Encode(String),
 }
 
-/// Decides on a request: a new opening, or the one that there is, refreshed. `fresh_id` names a new one.
-///
-/// # Errors
-/// When there is no such door, or the source is banned.
-pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -> Result<Granted, Refusal> {
+/// What a request is granted by.
+struct Admitted<'a> {
+    door: &'a Held<DoorRecord>,
+    /// The opening that there is or was.
+    held: Option<&'a Held<OpeningRecord>>,
+}
+
+/// Whether a request is to be granted, before anything is made of it.
+fn admit<'a>(fleet: &'a Fleet, request: &Request, now: Timestamp) -> Result<Admitted<'a>, Refusal> {
     let Some(door) = fleet.doors().get(&request.door) else {
         return Err(Refusal::NoDoor(request.door.clone()));
     };
@@ -142,8 +146,6 @@ pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -
             reason: ban.reason.clone(),
         });
     }
-    let opens = door.record.door.opens();
-    let expires = now + request.duration.unwrap_or(opens.duration).min(OPEN_FOR_MAX);
     let held = fleet.openings().get(&(request.door.clone(), request.source));
     if let (Some(held), Some(knocked)) = (held, &request.knocked)
         && is_answered(&held.record, knocked)
@@ -155,6 +157,22 @@ pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -
     {
         return Err(Refusal::Late { late_by: now.since(knocked.at) });
     }
+    Ok(Admitted { door, held })
+}
+
+/// Whether the opening that there is has answered this knock already: nothing comes of it.
+pub fn is_known(fleet: &Fleet, request: &Request, now: Timestamp) -> bool {
+    matches!(admit(fleet, request, now), Err(Refusal::Known))
+}
+
+/// Decides on a request: a new opening, or the one that there is, refreshed. `fresh_id` names a new one.
+///
+/// # Errors
+/// When there is no such door, or the source is banned.
+pub fn grant(fleet: &Fleet, request: &Request, fresh_id: &str, now: Timestamp) -> Result<Granted, Refusal> {
+    let Admitted { door, held } = admit(fleet, request, now)?;
+    let opens = door.record.door.opens();
+    let expires = now + request.duration.unwrap_or(opens.duration).min(OPEN_FOR_MAX);
     let active = held.map(|held| &held.record).filter(|opening| opening.is_active(now));
     let opening = OpeningRecord {
         id: active.map_or_else(|| fresh_id.to_owned(), |opening| opening.id.clone()),

@@ -313,9 +313,6 @@ impl Metrics {
         for reason in KNOCKS_REFUSED.into_iter().chain(["full"]) {
             drop(self.refused.get_or_create(&RefusedLabels { reason }));
         }
-        for reason in FailReason::ALL.map(FailReason::name) {
-            drop(self.attempts_failed.get_or_create(&AttemptLabels { reason }));
-        }
         for reason in DENIED {
             drop(self.denied.get_or_create(&DeniedLabels { reason }));
         }

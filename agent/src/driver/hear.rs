@@ -71,11 +71,7 @@ impl Driver {
     /// Logs as an operator wants it for a while.
     fn log(&self, order: &v1::LogOrder) {
         let within = Duration::from_millis(order.for_ms).clamp(LOG_MIN, LOG_MAX);
-        let turned = match order.filter.as_str() {
-            "" => self.log_dial.reset(),
-            filter => self.log_dial.turn(filter, within),
-        };
-        if let Err(error) = turned {
+        if let Err(error) = self.log_dial.order(&order.filter, within) {
             tracing::warn!(%error, "what is logged cannot be changed as an operator wants it");
         }
     }

@@ -194,12 +194,10 @@ pub(super) fn explained(answer: &v1::ExplainResponse) -> Vec<String> {
         let time = clock_time(knock.time_us / 1_000);
         lines.push(format!("  {time}  {}  {port}  {}", knock.host, knock.message));
     }
-    let unanswered =
-        answer.unanswered.iter().map(|name| format!("{name} does not answer: its knocks are missing"));
-    let caveats: Vec<_> = answer.caveats.iter().cloned().chain(unanswered).collect();
-    if !caveats.is_empty() {
+    // Controllers that did not answer are among them.
+    if !answer.caveats.is_empty() {
         lines.push(String::new());
-        lines.extend(caveats);
+        lines.extend_from_slice(&answer.caveats);
     }
     lines.iter().map(|line| clean(line)).collect()
 }

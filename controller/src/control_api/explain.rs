@@ -4,7 +4,10 @@
 //! A port of any door's sequence is shown only to those who may see steps and ask for it; nor do words tell a step's
 //! host that the source did not itself knock.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use fleetknock_core::{
     door::{Door, DoorName, Knock},
@@ -19,7 +22,7 @@ use tonic::Status;
 
 use self::{gathered::Gathered, words::Words};
 use super::{door_name, doors, hosts::Told, openings, optional, source};
-use crate::{matching, peers::Peers, record::OpeningRecord, shared::Shared, trust::Caller};
+use crate::{clock::Offset, matching, peers::Peers, record::OpeningRecord, shared::Shared, trust::Caller};
 
 mod gathered;
 mod words;
@@ -29,11 +32,8 @@ mod tests;
 
 /// Knocks in an answer: the latest.
 const KNOCKS_MAX: usize = 256;
-/// Doors in an answer, those that got furthest.
+/// Doors in an answer: the first by name of those that are concerned.
 const DOORS_MAX: usize = 64;
-/// Clocks that differ from the fleet's by more, or are certain to no better, are told of; milliseconds.
-const DRIFT_MS: u64 = 500;
-const UNCERTAIN_MS: u64 = 100;
 /// Hosts that one caveat names.
 const NAMED_MAX: usize = 8;
 
@@ -344,16 +344,12 @@ fn caveats(hosts: &HashMap<String, pb::Host>, maybe: bool) -> Vec<String> {
     hosts.sort_by(|a, b| a.name.cmp(&b.name));
     let named = |keep: &dyn Fn(&pb::Host) -> bool| {
         let names: Vec<_> = hosts.iter().filter(|host| keep(host)).map(|host| host.name.as_str()).collect();
-        let more = names.len().saturating_sub(NAMED_MAX);
-        let shown = names[..names.len() - more].join(", ");
-        let text = if more > 0 { format!("{shown} and {more} more") } else { shown };
-        (!names.is_empty()).then_some(text)
+        (!names.is_empty()).then(|| words::listed(&names))
     };
     let lost = |host: &pb::Host| host.drops_kernel > 0 || host.drops_queue > 0 || host.drops_source_limit > 0;
     let drifts = |host: &pb::Host| {
-        host.connected
-            && (host.clock_offset_us.unsigned_abs() / 1_000 > DRIFT_MS
-                || host.clock_uncertainty_us / 1_000 > UNCERTAIN_MS)
+        let uncertainty = Duration::from_micros(host.clock_uncertainty_us);
+        host.connected && Offset { micros: host.clock_offset_us, uncertainty }.is_drifting()
     };
     let away = named(&|host| !host.connected).filter(|_| !maybe);
     let away = away.map(|names| format!("not connected now, so that nothing is seen there: {names}"));

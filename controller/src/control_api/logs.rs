@@ -71,10 +71,7 @@ impl Order {
 
     /// Carried out by this controller, for itself.
     fn here(&self, shared: &Shared) -> Result<pb::SetLogResponse, Status> {
-        let turned = match self.filter.as_str() {
-            "" => shared.log_dial.reset(),
-            filter => shared.log_dial.turn(filter, self.within),
-        };
+        let turned = shared.log_dial.order(&self.filter, self.within);
         turned.map_err(|error| Status::internal(error.to_string()))?;
         Ok(self.answer(shared))
     }

@@ -76,7 +76,7 @@ impl Api {
         self.methods.of(name).ok_or_else(|| no_such_call(name))
     }
 
-    async fn grpc(&self) -> Result<Grpc<Gate<Limited<ControlServiceServer<control_api::Service>>>>, Status> {
+    async fn grpc(&self) -> Result<Grpc<Stack>, Status> {
         let mut grpc = Grpc::new(self.stack.clone())
             .max_decoding_message_size(limits::MESSAGE_MAX)
             .max_encoding_message_size(limits::MESSAGE_MAX);

@@ -27,6 +27,14 @@ impl Dial {
         Self { inner: Arc::new(Inner { filter, started: started.into(), turns: Mutex::default() }) }
     }
 
+    /// Does as an operator orders: logs by this filter for so long, or with an empty one as at the start.
+    ///
+    /// # Errors
+    /// As [`turn`](Self::turn) and [`reset`](Self::reset).
+    pub fn order(&self, filter: &str, within: Duration) -> Result<(), LogError> {
+        if filter.is_empty() { self.reset() } else { self.turn(filter, within) }
+    }
+
     /// Logs by this filter for so long, then as at the start. The last one counts. Needs a tokio runtime.
     ///
     /// # Errors

@@ -365,10 +365,15 @@ impl Words<'_> {
 }
 
 fn names(hosts: &[HostName]) -> String {
-    let shown: Vec<_> = hosts.iter().take(NAMED_MAX).map(HostName::as_str).collect();
-    match hosts.len().saturating_sub(NAMED_MAX) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
+    listed(&hosts.iter().map(HostName::as_str).collect::<Vec<_>>())
+}
+
+/// The first of these names, and how many more there are.
+pub(super) fn listed(names: &[&str]) -> String {
+    let shown = names[..names.len().min(NAMED_MAX)].join(", ");
+    match names.len().saturating_sub(NAMED_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 
