@@ -7,10 +7,10 @@ FUZZ_EXECUTIONS ?= 5000000
 FUZZ_SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test bench fuzz audit build fmt lint doc deps clean
+.PHONY: help demo demo-stop test test-deploy bench fuzz audit build fmt lint doc deps clean
 
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: ## Show it, step by step, in namespaces on this machine (KEEP=1 leaves it running)
 	@$(SCRIPTS)/deps demo
@@ -23,6 +23,10 @@ demo-stop: ## End a demo that was left running with KEEP=1
 test: ## Run everything: lints, fences, units, properties, stores, kernels, promises
 	@$(SCRIPTS)/deps test
 	@$(SCRIPTS)/test
+
+test-deploy: ## Run what proves deploy/ alone: images, compose, manifests, packages
+	@$(SCRIPTS)/deps test
+	@$(SCRIPTS)/test deploy
 
 bench: ## Measure knock-to-open against peers in the same run, and the matcher
 	@$(SCRIPTS)/deps test

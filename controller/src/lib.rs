@@ -20,6 +20,8 @@ pub mod limits;
 pub mod matching;
 pub mod membership;
 pub mod metrics;
+#[cfg(feature = "operator")]
+pub mod operator;
 pub mod peers;
 pub mod recollection;
 pub mod record;

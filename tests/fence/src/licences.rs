@@ -7,16 +7,17 @@ use crate::tree;
 
 /// Licences that ask for no more than that their text goes along.
 pub(crate) const ALLOWED: &[&str] = &[
-    "Apache-2.0",   // permissive, with a patent grant; our own
-    "MIT",          // permissive; our own
-    "BSD-2-Clause", // permissive, as MIT
-    "BSD-3-Clause", // permissive, and no advertising with the authors' names
-    "ISC",          // permissive, as MIT in other words: ring, untrusted
-    "Zlib",         // permissive, asks only not to claim authorship: foldhash, const_format
-    "0BSD",         // permissive without even the notice
-    "Unlicense",    // public domain; its packages offer MIT as well
-    "CC0-1.0",      // public domain
-    "Unicode-3.0",  // permissive, for the tables in unicode-ident
+    "Apache-2.0",          // permissive, with a patent grant; our own
+    "MIT",                 // permissive; our own
+    "BSD-2-Clause",        // permissive, as MIT
+    "BSD-3-Clause",        // permissive, and no advertising with the authors' names
+    "ISC",                 // permissive, as MIT in other words: ring, untrusted
+    "Zlib",                // permissive, asks only not to claim authorship: foldhash, const_format
+    "0BSD",                // permissive without even the notice
+    "Unlicense",           // public domain; its packages offer MIT as well
+    "CC0-1.0",             // public domain
+    "Unicode-3.0",         // permissive, for the tables in unicode-ident
+    "CDLA-Permissive-2.0", // a licence for data, asks only to be passed on: the list of public authorities in webpki-root-certs
 ];
 /// Exceptions that only ever give more rights.
 pub(crate) const ALLOWED_EXCEPTIONS: &[&str] = &["LLVM-exception"];
