@@ -4,5 +4,6 @@
 //! words, and a [clean Debian](debian) to install into and to base images on where no image registry can be reached.
 
 pub mod debian;
+pub mod docker;
 pub mod run;
 pub mod tree;
