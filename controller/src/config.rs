@@ -21,9 +21,10 @@ use ipnet::IpNet;
 
 use crate::{
     audit::lines::Target,
+    command::Command,
     enrolment::issuer::Issuer,
     membership,
-    seal::{self, Keyring, command::Command},
+    seal::{self, Keyring},
     store::StoreSpec,
 };
 
@@ -397,7 +398,7 @@ mod tests {
         let args =
             ["x", "reseal", "--store=etcd:https://h:2379", "--etcd-ca=c", "--fleet=f", "--seal-key=n,o"];
         let settings = Settings::try_parse_from(args).unwrap();
-        assert!(matches!(settings.command, Some(Command::Reseal)));
+        assert!(matches!(settings.command, Some(Command::Seal(seal::command::Command::Reseal))));
         assert_eq!(
             (settings.store.to_string().as_str(), settings.fleet.as_str()),
             ("etcd:https://h:2379", "f")

@@ -8,6 +8,7 @@ pub mod agent_api;
 pub mod audit;
 pub mod boots;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod confirm;
 pub mod control_api;

@@ -3,3 +3,6 @@
 //!
 //! Nothing else in the controller knows of Kubernetes. This room reads its API and then does what an operator's command
 //! would do, through the same functions; behind the feature `operator`, since a fleet without Kubernetes needs none of it.
+
+pub mod command;
+pub mod crd;

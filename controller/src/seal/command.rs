@@ -1,4 +1,4 @@
-//! What the controller's program does beside serving: it makes seal keys, and seals a store anew.
+//! Commands of the controller's program for sealing: it makes seal keys, and seals a store anew.
 
 use std::{
     fs::OpenOptions,
@@ -37,7 +37,7 @@ Examples:
 It may run while the controllers of an etcd serve; the controller of an embedded store must be stopped. It can be broken
 off and run again. To change the key: give every controller OLD,NEW and restart it; then NEW,OLD; then reseal; then NEW.";
 
-/// What to do instead of serving.
+/// Seal keys, and sealing a store anew.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Make a key with which the doors in the store are sealed
