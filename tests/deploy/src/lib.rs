@@ -5,5 +5,6 @@
 
 pub mod debian;
 pub mod docker;
+pub mod manifests;
 pub mod run;
 pub mod tree;
