@@ -18,6 +18,7 @@ use fleetknock_runtime::{
 
 use crate::output::Out;
 
+mod ensure;
 mod init;
 mod issue;
 mod renew;
@@ -52,6 +53,7 @@ Examples:
   fleetknock pki issue host db-1 --out db-1/
   fleetknock pki issue user alice --role operator --for 8h
   fleetknock pki renew db-1/db-1.crt
+  fleetknock pki ensure --fleet blue controller/c-1 host/db-1 user/alice?role=operator
   fleetknock pki show db-1/db-1.crt -o json";
 
 #[derive(Debug, Subcommand)]
@@ -59,6 +61,7 @@ enum Command {
     Init(init::Init),
     Issue(issue::Issue),
     Renew(renew::Renew),
+    Ensure(ensure::Ensure),
     Show(show::Show),
 }
 
@@ -68,6 +71,7 @@ pub(crate) fn run(pki: &Pki, out: &mut Out) -> anyhow::Result<()> {
         Command::Init(command) => init::run(command, out),
         Command::Issue(command) => issue::run(command, out),
         Command::Renew(command) => renew::run(command, out),
+        Command::Ensure(command) => ensure::run(command, out),
         Command::Show(command) => show::run(command, out),
     }
 }

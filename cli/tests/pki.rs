@@ -186,6 +186,54 @@ fn renewing_keeps_the_holder_and_changes_the_key() {
 }
 
 #[test]
+fn a_fleet_gets_what_it_lacks_and_keeps_what_lasts() {
+    let room = Room::new();
+    let holders = ["controller/c-1", "host/db-1", "user/alice?role=admin"];
+    let options =
+        ["ensure", "--fleet", "blue", "--out", "all", "--dns", "localhost", "--ip", "127.0.0.1", "--group"];
+    let everything = [&options[..], &holders].concat();
+    let made = room.run(&everything);
+    assert_eq!(made.code, 0, "{made:?}");
+    assert_eq!(made.out.lines().count(), 4, "{made:?}");
+    assert_eq!((room.mode("pki/ca.key"), room.mode("all/c-1/c-1.key")), (0o600, 0o640));
+    assert_eq!(room.certificate("all/c-1/c-1.crt").dns_names, ["c-1", "localhost"]);
+    assert_eq!(room.certificate("all/alice/alice.crt").uris, ["fleetknock://blue/user/alice?role=admin"]);
+    assert_eq!(room.text("all/db-1/ca.crt"), room.text("pki/ca.crt"));
+    assert!(room.certificate("all/db-1/db-1.crt").dns_names.is_empty());
+
+    let files = ["pki/ca.key", "all/c-1/c-1.key", "all/db-1/db-1.key", "all/alice/alice.crt"];
+    let before = files.map(|file| room.text(file));
+    let again = room.run(&everything);
+    assert_eq!(
+        (again.code, again.out.as_str()),
+        (0, "3 of 3 were there already and were left as they are\n")
+    );
+    assert_eq!(files.map(|file| room.text(file)), before);
+
+    // One that is nearly over, one that lost its key, and one that needs another name are made anew; others are not.
+    room.issue_before("db-1", 2);
+    fs::rename(room.path("pki/db-1.crt"), room.path("all/db-1/db-1.crt")).unwrap();
+    fs::remove_file(room.path("all/alice/alice.key")).unwrap();
+    let renewed = room.run(&everything);
+    assert!(renewed.code == 0 && renewed.out.contains("1 of 3 were there"), "{renewed:?}");
+    assert!(room.certificate("all/db-1/db-1.crt").not_after > SystemTime::now());
+    let named = room.run(&[&everything[..], &["--dns", "knock.example"]].concat());
+    assert!(named.code == 0 && named.out.contains("2 of 3 were there"), "{named:?}");
+    assert_eq!(room.certificate("all/c-1/c-1.crt").dns_names, ["c-1", "localhost", "knock.example"]);
+    assert_eq!(room.mode("all/c-1/c-1.key"), 0o640);
+
+    // Nobody's certificate becomes somebody else's.
+    fs::copy(room.path("all/db-1/db-1.crt"), room.path("all/alice/alice.crt")).unwrap();
+    let other = room.run(&everything);
+    assert!(other.code == 65 && other.err.contains("it is of fleetknock://blue/host/db-1"), "{other:?}");
+    let fleet = room.run(&["ensure", "--fleet", "red", "host/a"]);
+    assert!(fleet.code == 64 && fleet.err.contains("is of fleet 'blue', not of 'red'"), "{fleet:?}");
+    for wrong in ["db-1", "user/alice", "user/alice?role=king", "host/a/b", "fleetknock://blue/host/a"] {
+        assert_eq!(room.run(&["ensure", "--fleet", "blue", wrong]).code, 64, "{wrong}");
+    }
+}
+
+#[test]
 fn certificates_are_shown_to_people_and_programs() {
     let room = Room::with_authority();
     room.run(&["issue", "user", "alice", "--role", "admin"]);

@@ -53,6 +53,27 @@ fn a_new_key_is_a_file_for_its_owner_and_is_never_overwritten() {
 }
 
 #[test]
+fn what_runs_at_every_start_makes_a_key_once() {
+    let place = Place::new();
+    let path = place.path("a.key");
+    let keep = ["seal-key", "--id", "a", "--keep", "--group", "--out", &path];
+    let made = place.run(&keep);
+    assert!(made.status.success(), "{made:?}");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
+    let line = fs::read_to_string(&path).unwrap();
+
+    let again = place.run(&keep);
+    assert!(again.status.success(), "{again:?}");
+    assert!(String::from_utf8(again.stdout).unwrap().contains("holds the key 'a' and was left as it is"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), line);
+
+    // What is there must be a key that a controller would take.
+    fs::write(&path, "no key\n").unwrap();
+    refused(&place.run(&keep), &["a.key"]);
+    refused(&place.run(&["seal-key", "--keep"]), &["--out"]);
+}
+
+#[test]
 fn without_a_key_it_starts_in_a_lab_only() {
     let place = Place::new();
     let tls = ["--tls-cert", "c", "--tls-key", "k", "--tls-ca", "a", "--check-config"];

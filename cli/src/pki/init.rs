@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -35,13 +35,25 @@ pub(super) struct Init {
     #[arg(long, value_name = "DIR", default_value = "pki")]
     dir: PathBuf,
     /// How long it is valid, and with it everything that it signs
-    #[arg(long = "for", value_name = "TIME", value_parser = time, default_value = "1825d")]
+    #[arg(long = "for", value_name = "TIME", value_parser = time, default_value = LASTS)]
     valid_for: Duration,
 }
 
+/// How long an authority is valid unless told.
+pub(super) const LASTS: &str = "1825d";
+
 pub(super) fn run(command: &Init, out: &mut Out) -> anyhow::Result<()> {
-    let now = whole_seconds(SystemTime::now());
-    let directory = &command.dir;
+    create(&command.fleet, &command.dir, command.valid_for, whole_seconds(SystemTime::now()), out)
+}
+
+/// Makes an authority in a directory that has none.
+pub(super) fn create(
+    fleet: &FleetName,
+    directory: &Path,
+    valid_for: Duration,
+    now: SystemTime,
+    out: &mut Out,
+) -> anyhow::Result<()> {
     let (certificate_path, key_path) = (directory.join(CERTIFICATE_FILE), directory.join(KEY_FILE));
     if let Some(there) = [&certificate_path, &key_path].into_iter().find(|path| path.exists()) {
         let error = anyhow!(
@@ -51,16 +63,14 @@ pub(super) fn run(command: &Init, out: &mut Out) -> anyhow::Result<()> {
         return Err(exit::coded(exit::IO, error));
     }
     // Two authorities of one fleet, while the one replaces the other, must not have the same name.
-    let name = format!("{} CA {}", short(&command.fleet), timestamp(now));
-    let (authority, key) =
-        Authority::create(&name, &authority_uri(&command.fleet), command.valid_for, now).map_err(failed)?;
+    let name = format!("{} CA {}", short(fleet), timestamp(now));
+    let (authority, key) = Authority::create(&name, &authority_uri(fleet), valid_for, now).map_err(failed)?;
     fs::create_dir_all(directory).map_err(|error| cannot_write(directory, error))?;
     write_new(&key_path, key.pem(), Access::Owner).map_err(|error| cannot_write(&key_path, error))?;
     write_new(&certificate_path, authority.pem(), Access::Everybody)
         .map_err(|error| cannot_write(&certificate_path, error))?;
     out.line(format!(
-        "authority of fleet {} created: {} (until {}) and {}",
-        command.fleet,
+        "authority of fleet {fleet} created: {} (until {}) and {}",
         certificate_path.display(),
         time_text(authority.certificate().not_after),
         key_path.display()

@@ -75,8 +75,10 @@ enum Kind {
     User,
 }
 
-const DAEMONS_FOR: Duration = Duration::from_secs(30 * 86_400);
-const USERS_FOR: Duration = Duration::from_secs(12 * 3_600);
+/// How long hosts' and controllers' certificates are valid unless told.
+pub(super) const DAEMONS_FOR: Duration = Duration::from_secs(30 * 86_400);
+/// How long users' certificates are valid unless told.
+pub(super) const USERS_FOR: Duration = Duration::from_secs(12 * 3_600);
 
 pub(super) fn run(command: &Issue, out: &mut Out) -> anyhow::Result<()> {
     let now = whole_seconds(SystemTime::now());
@@ -101,7 +103,7 @@ pub(super) fn run(command: &Issue, out: &mut Out) -> anyhow::Result<()> {
         (directory.join(format!("{stem}.crt")), directory.join(format!("{stem}.key")));
     fs::create_dir_all(directory).map_err(|error| cannot_write(directory, error))?;
     if command.force {
-        replace(&certificate_path, &issued.pem, &key_path, key.pem())?;
+        replace(&certificate_path, &issued.pem, &key_path, key.pem(), Access::Owner)?;
     } else {
         create(&certificate_path, &issued.pem, &key_path, key.pem())?;
     }
@@ -187,9 +189,9 @@ pub(super) fn replace(
     certificate: &str,
     key_path: &Path,
     key: &str,
+    readers: Access,
 ) -> anyhow::Result<()> {
-    let staged_key =
-        Staged::new(key_path, key, Access::Owner).map_err(|error| cannot_write(key_path, error))?;
+    let staged_key = Staged::new(key_path, key, readers).map_err(|error| cannot_write(key_path, error))?;
     let staged = Staged::new(certificate_path, certificate, Access::Everybody)
         .map_err(|error| cannot_write(certificate_path, error))?;
     staged_key.commit().map_err(|error| cannot_write(key_path, error))?;
@@ -210,7 +212,7 @@ fn create(certificate_path: &Path, certificate: &str, key_path: &Path, key: &str
 }
 
 /// What its holder trusts goes along.
-fn copy_authority(authority: &Authority, directory: &Path, out: &mut Out) -> anyhow::Result<()> {
+pub(super) fn copy_authority(authority: &Authority, directory: &Path, out: &mut Out) -> anyhow::Result<()> {
     let path = directory.join(CERTIFICATE_FILE);
     match fs::read_to_string(&path) {
         Ok(there) if there.contains(authority.pem().trim()) => Ok(()),

@@ -13,7 +13,7 @@ use fleetknock_runtime::{
     exit,
     tls::{
         Certificate,
-        authority::{Authority, BACKDATED, Order, PrivateKey},
+        authority::{Access, Authority, BACKDATED, Order, PrivateKey},
         time_text,
     },
 };
@@ -101,6 +101,6 @@ fn renew(command: &Renew, authority: &Authority, path: &Path, now: SystemTime) -
     };
     let key = PrivateKey::generate().map_err(failed)?;
     let issued = authority.sign(&key.public().map_err(failed)?, &order, now).map_err(failed)?;
-    issue::replace(path, &issued.pem, &key_path, key.pem())?;
+    issue::replace(path, &issued.pem, &key_path, key.pem(), Access::Owner)?;
     Ok(issue::summary(&identity, &issued, path, &key_path))
 }

@@ -14,6 +14,7 @@ use fleetknock_runtime::exit::{self, coded};
 use super::{
     KeyId, SECRETS, SealKey,
     reseal::{self, Report},
+    source,
 };
 use crate::{
     config::Settings,
@@ -26,6 +27,8 @@ Examples:
       into a new file that its owner alone can read
   fleetknock-controller seal-key --id 2027
       on standard output, such as for a Kubernetes secret
+  fleetknock-controller seal-key --out /keys/seal.key --keep --group
+      only when there is none yet, and readable by the group of its file, such as in a container that runs at every start
 
 Keep a copy where the store is not. Without the key nobody can read the doors in the store, nor in its backups.";
 
@@ -50,6 +53,14 @@ pub enum Command {
         /// Write it to this new file, mode 0600, and not to standard output
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+
+        /// Leave a key that is already there as it is: for what runs at every start
+        #[arg(long, requires = "out")]
+        keep: bool,
+
+        /// Let the file's group read it too (mode 0640): for controllers that run as another user of that group
+        #[arg(long, requires = "out")]
+        group: bool,
     },
 
     /// Seal every secret record in the store with the first key of --seal-key
@@ -64,13 +75,24 @@ impl Command {
     /// One line that names the setting, its value and the remedy.
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
         match self {
-            Self::SealKey { id, out } => seal_key(id.clone(), out.as_deref()),
+            Self::SealKey { id, out, keep, group } => {
+                let mode = if *group { 0o640 } else { 0o600 };
+                seal_key(id.clone(), out.as_deref(), *keep, mode)
+            }
             Self::Reseal => exit::block_on(None, reseal(settings)),
         }
     }
 }
 
-fn seal_key(id: Option<KeyId>, out: Option<&Path>) -> anyhow::Result<()> {
+fn seal_key(id: Option<KeyId>, out: Option<&Path>, keep: bool, mode: u32) -> anyhow::Result<()> {
+    if let Some(path) = out.filter(|path| keep && path.exists()) {
+        let there = source::read(&[path.display().to_string()], &|_| None)
+            .map_err(|error| coded(exit::DATA, error))?;
+        for key in there {
+            say(&format!("{} holds the key '{}' and was left as it is", path.display(), key.id()));
+        }
+        return Ok(());
+    }
     let id = id.unwrap_or_else(|| KeyId::random(rand::random()));
     let key = SealKey::generate(id).map_err(|error| coded(exit::OS, error))?;
     let Some(path) = out else {
@@ -78,7 +100,7 @@ fn seal_key(id: Option<KeyId>, out: Option<&Path>) -> anyhow::Result<()> {
         return Ok(());
     };
     let mut options = OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o600).open(path);
+    let file = options.write(true).create_new(true).mode(mode).open(path);
     let mut file = file.map_err(|error| {
         let remedy = match error.kind() {
             ErrorKind::AlreadyExists => "; it may be the only copy of a key: move it away first",

@@ -12,6 +12,8 @@ use std::{
 pub enum Access {
     /// Its owner: mode 600.
     Owner,
+    /// Its owner, and for reading its group: mode 640, less what the umask takes.
+    Group,
     /// Everybody: mode 644, less what the umask takes.
     Everybody,
 }
@@ -20,6 +22,7 @@ impl Access {
     fn mode(self) -> u32 {
         match self {
             Self::Owner => 0o600,
+            Self::Group => 0o640,
             Self::Everybody => 0o644,
         }
     }
@@ -65,7 +68,7 @@ impl Staged {
             if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
                 chown(&staged.beside, Some(old.uid()), Some(old.gid()))?;
             }
-            let others = if access == Access::Owner { 0 } else { 0o007 };
+            let others = if access == Access::Everybody { 0o007 } else { 0 };
             fs::set_permissions(&staged.beside, Permissions::from_mode(old.mode() & (0o770 | others)))?;
         }
         Ok(staged)
