@@ -38,7 +38,7 @@ fn promtool_takes_the_configuration_the_rules_and_their_tests() -> Result<()> {
 #[test]
 fn every_alert_is_tested_both_ways_and_says_what_to_do() -> Result<()> {
     let (rules, tests) = (yaml("prometheus/rules.yml")?, yaml("prometheus/tests.yml")?);
-    let readme = fs::read_to_string(deploy("README.md"))?;
+    let page = fs::read_to_string(deploy("alerts.md"))?;
     let alerts: Vec<_> = rules_of(&rules).filter(|rule| rule.get("alert").is_some()).collect();
     ensure!(alerts.len() >= 15, "there are {} alerts", alerts.len());
     for alert in alerts {
@@ -49,9 +49,9 @@ fn every_alert_is_tested_both_ways_and_says_what_to_do() -> Result<()> {
             ensure!(text(&alert["annotations"], annotation)?.len() > 10, "{name} has no {annotation}");
         }
         let url = text(&alert["annotations"], "runbook_url")?;
-        ensure!(url.ends_with(&format!("deploy/README.md#{}", name.to_lowercase())), "{name}: {url}");
+        ensure!(url.ends_with(&format!("deploy/alerts.md#{}", name.to_lowercase())), "{name}: {url}");
         let heading = format!("\n### {name}\n");
-        ensure!(readme.contains(&heading), "deploy/README.md has no section '### {name}'");
+        ensure!(page.contains(&heading), "deploy/alerts.md has no section '### {name}'");
 
         let said = |fires: bool| {
             let tests = tests["tests"].as_array().into_iter().flatten();

@@ -10,6 +10,7 @@ mod arrows;
 mod bans;
 mod deny;
 mod licences;
+mod links;
 mod lock;
 mod no_shell;
 mod paths;
