@@ -25,7 +25,7 @@ use ipnet::IpNet;
 use tonic::transport::Uri;
 
 use crate::{
-    firewall::{AcceptIn, Kind, MarkBit},
+    firewall::{AcceptIn, Kind, MarkBit, Options},
     harden,
 };
 
@@ -54,6 +54,8 @@ Examples:
       with all controllers that a name stands for, such as that of a headless service: whichever of them is up
   fleetknock-agent --config /etc/fleetknock/agent.yaml --check-config
       whether the settings are valid
+  fleetknock-agent lift
+      takes the guard off this host, once no agent runs on it; see fleetknock-agent lift --help
 
 Every flag can also be given as FLEETKNOCK_FLAG_NAME in the environment, or as `flag-name:` in the file.";
 
@@ -288,6 +290,12 @@ impl Settings {
     /// The networks that pass this host's guard.
     pub fn own_management(&self) -> BTreeSet<IpNet> {
         self.management.iter().copied().collect()
+    }
+}
+
+impl From<&Settings> for Options {
+    fn from(settings: &Settings) -> Self {
+        Self { accept_in: settings.accept_in.clone(), mark: settings.mark, ..Self::default() }
     }
 }
 

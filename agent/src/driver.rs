@@ -19,7 +19,9 @@ use std::{
 
 use anyhow::Context as _;
 use fleetknock_proto::v1::{self, AgentMessage};
-use fleetknock_runtime::{clock, log::Dial, otlp::traces::Traces, ready::Latch, tls::Connector};
+use fleetknock_runtime::{
+    clock, log::Dial, notify::Pulse, otlp::traces::Traces, ready::Latch, tls::Connector,
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -99,6 +101,8 @@ pub struct Parts {
     pub guard_latch: Latch,
     /// Released when a controller was reached once.
     pub controller_latch: Latch,
+    /// Beaten at each turn of the loop.
+    pub pulse: Pulse,
 }
 
 /// The loop and what it owns.
@@ -125,6 +129,7 @@ pub struct Driver {
     log_dial: Dial,
     guard_latch: Latch,
     controller_latch: Latch,
+    pulse: Pulse,
     results: VecDeque<v1::OpeningResult>,
     /// Openings that the kernel did not take; a reconcile that succeeds makes them good.
     failed: HashMap<OpeningId, u64>,
@@ -190,6 +195,7 @@ impl Driver {
             log_dial: parts.log_dial,
             guard_latch: parts.guard_latch,
             controller_latch: parts.controller_latch,
+            pulse: parts.pulse,
             results: VecDeque::new(),
             failed: HashMap::new(),
             reconcile_due: false,
@@ -218,6 +224,8 @@ impl Driver {
         let mut reconcile = calm(interval_at(begin, self.reconcile_every));
         let mut batch = Vec::with_capacity(BATCH_MAX);
         loop {
+            // Housekeeping alone turns the loop often enough.
+            self.pulse.beat();
             // Fair: no source of events, however busy, keeps the others from their turn.
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -336,7 +344,10 @@ impl Driver {
                 self.metrics.firewall_failures.inc();
                 self.trouble("reconcile", Some(format!("the kernel cannot be reconciled: {error}")));
             }
-            Outcome::Removed(Ok(())) => tracing::info!("guard and openings were removed: the ports are open"),
+            Outcome::Removed(Ok(removed)) => {
+                let removed = removed.join(", ");
+                tracing::info!(%removed, "guard and openings were removed: the ports are open");
+            }
             Outcome::Removed(Err(error)) => tracing::error!(%error, "guard and openings cannot be removed"),
         }
         self.say();

@@ -19,6 +19,7 @@ mod difference;
 mod dry_run;
 mod iptables;
 mod kernel;
+mod lift;
 mod nftables;
 mod others;
 mod settings;
@@ -26,6 +27,7 @@ mod settings;
 pub use counts::{Count, Counts, Tally};
 pub use dry_run::DryRun;
 pub use iptables::Iptables;
+pub use lift::{Lifted, lift};
 pub use nftables::Nftables;
 pub use settings::{AcceptIn, Family, Kind, MarkBit, Options, SettingError, Variant, choose, programs};
 
@@ -105,8 +107,9 @@ pub trait Firewall: Send {
     /// another firewall variant. Each is one sentence with the remedy.
     fn warnings(&mut self) -> Result<Vec<String>, FirewallError>;
 
-    /// Removes everything that is ours: the ports are open afterwards.
-    fn remove(&mut self) -> Result<(), FirewallError>;
+    /// Removes everything that is ours: the ports are open afterwards. Says what was there, one thing each, such as
+    /// `the table inet fleetknock`.
+    fn remove(&mut self) -> Result<Vec<String>, FirewallError>;
 }
 
 /// Why a driver could not do as told.

@@ -8,6 +8,7 @@ pub mod config;
 pub mod driver;
 pub mod firewall;
 pub mod harden;
+pub mod lift;
 pub mod link;
 pub mod picture;
 pub mod start;

@@ -2,12 +2,16 @@
 
 use std::process::ExitCode;
 
-use fleetknock_agent::{config::Settings, start};
+use fleetknock_agent::{config::Settings, lift, start};
 use fleetknock_runtime::{config, exit};
 
 fn main() -> ExitCode {
     exit::run("fleetknock-agent", || {
-        let settings = config::load::<Settings>(std::env::args_os())?.checked()?;
+        let args: Vec<_> = std::env::args_os().collect();
+        if lift::is_asked_for(&args) {
+            return lift::run(&args);
+        }
+        let settings = config::load::<Settings>(args)?.checked()?;
         start::run(settings)
     })
 }

@@ -1,7 +1,9 @@
 //! Puts the parts together, guard first: what is remembered stands in the kernel before the network is touched.
 
 use std::{
+    future::Future,
     io::Write as _,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,15 +17,16 @@ use fleetknock_runtime::{
     drain::{Drain, Signals},
     exit, log,
     metrics::register_process,
+    notify::{Notifier, Pulse},
     otlp::{
         self,
         traces::{Traces, Waiting},
     },
-    ready::Readiness,
+    ready::{Latch, Readiness},
     tls::{self, Connector, Credentials, Expected},
 };
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::interval_at};
 
 use crate::{
     capture::{self, CaptureError},
@@ -39,6 +42,8 @@ use crate::{
 const WORKERS: usize = 2;
 /// What was given to the firewall ends within this time when the agent is stopped.
 const GRACE: Duration = Duration::from_secs(10);
+/// How often an agent that waits for its certificate shows that it lives.
+const TURN: Duration = Duration::from_secs(1);
 
 /// Runs an agent until it is told to stop.
 ///
@@ -48,11 +53,13 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     if settings.check_config {
         return Ok(writeln!(std::io::stdout(), "configuration is valid")?);
     }
+    // While the environment names its socket, and it can be opened.
+    let notifier = Notifier::from_environment();
     check_capabilities(settings.firewall)?;
     let mut hardening = Hardening::begin(settings.harden)?;
     let (traces, spans) = settings.otlp.traces();
     let filter = log::init_with(settings.log_format, &settings.log, &traces)?;
-    let telling = (log::Dial::new(filter, &settings.log), traces, spans);
+    let telling = (log::Dial::new(filter, &settings.log), traces, spans, notifier);
     tracing::info!(host = %settings.host, version = env!("CARGO_PKG_VERSION"), "the agent starts");
     if settings.insecure {
         tracing::warn!(
@@ -61,8 +68,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
         );
     }
 
-    let options =
-        Options { accept_in: settings.accept_in.clone(), mark: settings.mark, ..Options::default() };
+    let options = Options::from(&settings);
     let mut firewall = firewall::choose(settings.firewall, options.clone()).map_err(firewall_error)?;
     let token = certificate::enrol::read_token(&settings);
     // In this thread, before there is another: all of them are to be held by it.
@@ -92,25 +98,9 @@ async fn serve(
     firewall: Box<dyn Firewall>,
     state: Option<StateFile>,
     (picture, remembered): (Picture, Remembered),
-    (log_dial, traces, spans): (log::Dial, Traces, Option<Waiting>),
+    (log_dial, traces, spans, notifier): (log::Dial, Traces, Option<Waiting>, Notifier),
 ) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("cannot install the signal handlers")?;
-    if let Some(files) = &files {
-        tokio::select! {
-            enrolled = certificate::enrol::when_needed(&settings, files, token) => enrolled?,
-            signal = signals.next() => {
-                tracing::info!(?signal, "the agent stops before it has a certificate");
-                return Ok(());
-            }
-        }
-    }
-    let credentials = files.clone().map(Credentials::load).transpose();
-    let credentials = credentials.map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
-    let collector = settings.otlp.collector().map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
-    let admin = match settings.http {
-        Some(address) => Some(Admin::bind("--http", address).await?),
-        None => None,
-    };
     let readiness = Readiness::new();
     let (capture_latch, guard_latch, controller_latch) = (
         readiness.latch("capture open"),
@@ -120,12 +110,28 @@ async fn serve(
     if remembered == Remembered::Guarded {
         guard_latch.release();
     }
+    let (pulse, drain) = (Pulse::new(), Drain::new());
+    let begun = told(notifier, &readiness, &pulse, (remembered, &guard_latch), &drain);
+    let certificate_latch = files.as_ref().map(|_| readiness.latch("certificate"));
+    if let (Some(files), Some(latch)) = (&files, &certificate_latch) {
+        let enrolment = certificate::enrol::when_needed(&settings, files, token);
+        if !has_certificate(enrolment, &mut signals, &pulse, &begun).await? {
+            return Ok(());
+        }
+        latch.release();
+    }
+    let credentials = files.clone().map(Credentials::load).transpose();
+    let credentials = credentials.map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
+    let collector = settings.otlp.collector().map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
+    let admin = match settings.http {
+        Some(address) => Some(Admin::bind("--http", address).await?),
+        None => None,
+    };
     let mut registry = Registry::with_labels([("host".into(), settings.host.to_string().into())].into_iter());
     let metrics = Metrics::default();
     metrics.register(&mut registry);
     traces.register(registry.sub_registry_with_prefix("fleetknock_agent"));
     register_process(&mut registry, "fleetknock_agent", env!("CARGO_PKG_VERSION"));
-    let drain = Drain::new();
     let (notice, notices) = watch::channel(None);
     if let (Some(credentials), Some(files)) = (&credentials, files) {
         let registry = registry.sub_registry_with_prefix("fleetknock_agent");
@@ -160,6 +166,7 @@ async fn serve(
     })
     .map_err(capture_error)?;
     capture_latch.release();
+    begun.release();
 
     let driver = Driver::new(Parts {
         hello: hello(&settings, firewall.name())?,
@@ -179,12 +186,58 @@ async fn serve(
         log_dial,
         guard_latch,
         controller_latch,
+        pulse,
     })?;
     drain.spawn_vital("driver", driver.run(drain.token()));
     drain.wait(signals, GRACE).await?;
-    drop(capture_latch);
+    drop((capture_latch, certificate_latch, begun));
     tracing::info!("the agent stops");
     Ok(())
+}
+
+/// Tells the service manager how the agent stands. What is ordered after the agent, the network first of all, waits for
+/// the guard that is remembered and for the capture, which is released by what is returned; and never for a controller: a
+/// host whose controllers are away starts all the same, as closed as it was.
+fn told(
+    notifier: Notifier,
+    readiness: &Readiness,
+    pulse: &Pulse,
+    (remembered, guard): (Remembered, &Latch),
+    drain: &Drain,
+) -> Latch {
+    let up = Readiness::new();
+    let begun = up.latch("capture open");
+    if remembered == Remembered::Unwritten {
+        up.needs("remembered guard written", guard);
+    }
+    drain.spawn(notifier.follow(up, readiness.clone(), vec![pulse.clone()], drain.token()));
+    begun
+}
+
+/// Waits for the certificate of a host that has none; whether there is one, or the agent was told to stop before. It comes
+/// over the network, so who waits for the agent before the network comes up is not kept waiting.
+async fn has_certificate(
+    enrolment: impl Future<Output = anyhow::Result<()>>,
+    signals: &mut Signals,
+    pulse: &Pulse,
+    begun: &Latch,
+) -> anyhow::Result<bool> {
+    let mut enrolment = pin!(enrolment);
+    let mut turns = interval_at(tokio::time::Instant::now() + TURN, TURN);
+    loop {
+        tokio::select! {
+            biased;
+            enrolled = &mut enrolment => return enrolled.map(|()| true),
+            signal = signals.next() => {
+                tracing::info!(?signal, "the agent stops before it has a certificate");
+                return Ok(false);
+            }
+            _ = turns.tick() => {
+                pulse.beat();
+                begun.release();
+            }
+        }
+    }
 }
 
 /// What came of the memory.

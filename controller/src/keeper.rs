@@ -39,6 +39,7 @@ pub async fn run(shared: Arc<Shared>, mut watch: Watch) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last_tick = shared.now();
     loop {
+        shared.pulses.keeper.beat();
         tokio::select! {
             biased;
             next = watch.next() => match next {

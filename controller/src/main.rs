@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use fleetknock_controller::{config::Settings, serve};
-use fleetknock_runtime::{config, exit, harden, log};
+use fleetknock_runtime::{config, exit, harden, log, notify::Notifier};
 
 fn main() -> ExitCode {
     exit::run("fleetknock-controller", || {
@@ -19,8 +19,9 @@ fn main() -> ExitCode {
         let (traces, spans) = settings.otlp.traces();
         let filter = log::init_with(settings.log_format, &settings.log, &traces)?;
         let dial = log::Dial::new(filter, &settings.log);
+        let notifier = Notifier::from_environment();
         // In this thread, before there is another: user and capabilities belong to threads.
         harden::become_ordinary(&settings.capabilities()).map_err(|error| exit::coded(exit::OS, error))?;
-        exit::block_on(None, serve::run(settings, dial, traces, spans))
+        exit::block_on(None, serve::run(settings, dial, traces, spans, notifier))
     })
 }

@@ -164,6 +164,7 @@ impl Service {
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.read_rules();
         loop {
+            self.shared.pulses.matching.beat();
             tokio::select! {
                 biased;
                 changed = rules.changed() => match changed {

@@ -27,6 +27,7 @@ use fleetknock_runtime::{
     exit,
     log::Dial,
     metrics::register_process,
+    notify::Notifier,
     otlp::{
         self,
         traces::{Traces, Waiting},
@@ -53,7 +54,7 @@ use crate::{
     peers::{self, Peers},
     seal::Sealed,
     sessions::FleetWide,
-    shared::{Parts, Shared},
+    shared::{Parts, Pulses, Shared},
     store::{self, Store, Watch},
     trust::{Entrance, Refusals, Trust, gate::GateLayer},
     web::{Api, Web},
@@ -76,6 +77,7 @@ pub async fn run(
     log_dial: Dial,
     traces: Traces,
     spans: Option<Waiting>,
+    notifier: Notifier,
 ) -> anyhow::Result<()> {
     let signals = Signals::install().context("cannot install the signal handlers")?;
     let name = settings.name();
@@ -110,6 +112,11 @@ pub async fn run(
     entrance.register(&trust, registry.sub_registry_with_prefix("fleetknock_controller"));
 
     let drain = Drain::new();
+    // A store that is away keeps the controller from being ready, and so does nothing else that can be waited for; the
+    // service manager wants signs of life only once it is.
+    let pulses = Pulses::default();
+    let ready = readiness.clone();
+    drain.spawn(notifier.follow(ready.clone(), ready, pulses.all(), drain.token()));
     if let Trust::Mutual { credentials, .. } = &trust {
         drain.spawn(credentials.clone().follow(tls::FOLLOW_EVERY, drain.token()));
     }
@@ -158,7 +165,7 @@ pub async fn run(
         "the store was read"
     );
 
-    let shared = Arc::new(Shared::new(Parts {
+    let mut shared = Shared::new(Parts {
         store,
         name,
         address: settings.address(),
@@ -173,7 +180,9 @@ pub async fn run(
         metrics,
         log_dial,
         fleet,
-    }));
+    });
+    shared.pulses = pulses;
+    let shared = Arc::new(shared);
     shared.tracing.send_to(traces);
     if settings.insecure {
         tracing::warn!(

@@ -10,7 +10,7 @@ use std::{
 
 use fleetknock_core::{host::HostName, knock::ObservationId, source::Source, time::Timestamp};
 use fleetknock_proto::v1 as pb;
-use fleetknock_runtime::log::Dial;
+use fleetknock_runtime::{log::Dial, notify::Pulse};
 use ipnet::IpNet;
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -70,6 +70,22 @@ pub struct Parts {
     pub fleet: Fleet,
 }
 
+/// Beaten by the loops without which a controller does nothing, whatever else still answers.
+#[derive(Clone, Debug, Default)]
+pub struct Pulses {
+    /// Of the task that keeps the copy true, also while the store is away.
+    pub keeper: Pulse,
+    /// Of the task that follows sequences.
+    pub matching: Pulse,
+}
+
+impl Pulses {
+    /// All of them.
+    pub fn all(&self) -> Vec<Pulse> {
+        vec![self.keeper.clone(), self.matching.clone()]
+    }
+}
+
 /// Every part of the controller holds one, by `Arc`.
 pub struct Shared {
     /// What all controllers share.
@@ -94,6 +110,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// What this process logs.
     pub log_dial: Dial,
+    /// Signs of life.
+    pub pulses: Pulses,
     /// What is needed for traces.
     pub tracing: Tracing,
     state: Mutex<State>,
@@ -195,6 +213,7 @@ impl Shared {
             trust,
             metrics,
             log_dial,
+            pulses: Pulses::default(),
             tracing: Tracing::default(),
             clock: SharedClock::default(),
             standing: watch::Sender::new(Standing::Joining),

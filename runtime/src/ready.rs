@@ -38,6 +38,12 @@ impl Readiness {
         Latch { released }
     }
 
+    /// Needs what somebody holds a latch for already, under a name of its own.
+    pub fn needs(&self, name: impl Into<String>, latch: &Latch) {
+        let mut latches = self.latches.lock().unwrap_or_else(PoisonError::into_inner);
+        latches.push(Needed { name: name.into(), released: Arc::downgrade(&latch.released) });
+    }
+
     /// The names of what is missing, in the order in which the latches were made.
     pub fn missing(&self) -> Vec<String> {
         let latches = self.latches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,5 +89,15 @@ mod tests {
         store.release();
         drop(capture);
         assert_eq!(readiness.missing(), ["capture open"]);
+    }
+
+    #[test]
+    fn two_may_need_the_same() {
+        let (whole, up) = (Readiness::new(), Readiness::new());
+        let guard = whole.latch("guard written");
+        up.needs("remembered guard written", &guard);
+        assert_eq!(up.missing(), ["remembered guard written"]);
+        guard.release();
+        assert!(up.is_ready() && whole.is_ready());
     }
 }

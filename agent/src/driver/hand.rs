@@ -58,7 +58,7 @@ pub enum Outcome {
     /// Of [`Task::Reconcile`].
     Reconciled(Result<Repairs, FirewallError>),
     /// Of [`Task::Remove`].
-    Removed(Result<(), FirewallError>),
+    Removed(Result<Vec<String>, FirewallError>),
 }
 
 /// The loop's end of the thread.

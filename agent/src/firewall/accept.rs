@@ -50,12 +50,14 @@ impl Acceptor {
         }
     }
 
-    /// Removes the rule, if it is there.
-    pub(super) fn remove(&self, kernel: &mut Kernel) -> Result<(), FirewallError> {
-        match &self.rule {
-            Rule::None => Ok(()),
-            Rule::Nftables(rule) => rule.remove(kernel),
-            Rule::Iptables(rules) => rules.remove(),
-        }
+    /// Removes the rule, if it is there; says what was.
+    pub(super) fn remove(&self, kernel: &mut Kernel) -> Result<Vec<String>, FirewallError> {
+        let removed = match &self.rule {
+            Rule::None => false,
+            Rule::Nftables(rule) => rule.remove(kernel)?,
+            Rule::Iptables(rules) => rules.remove()?,
+        };
+        let said = self.chain.as_ref().filter(|_| removed);
+        Ok(said.map(|chain| format!("the rule that accepted openings in {chain}")).into_iter().collect())
     }
 }

@@ -125,10 +125,10 @@ impl Firewall for DryRun {
         ])
     }
 
-    fn remove(&mut self) -> Result<(), FirewallError> {
+    fn remove(&mut self) -> Result<Vec<String>, FirewallError> {
         tracing::info!("would remove the guard");
         *self = Self::default();
-        Ok(())
+        Ok(Vec::new())
     }
 }
 

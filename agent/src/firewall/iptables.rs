@@ -35,6 +35,7 @@ use super::{
     difference::{self, Difference, Held},
     kernel::Kernel,
     others,
+    settings::Variant,
 };
 
 mod ipset;
@@ -71,6 +72,33 @@ impl Iptables {
         programs.version()?;
         let chains = [Chain::new(programs, false, options.mark), Chain::new(programs, true, options.mark)];
         Ok(Self { kernel, programs, chains, acceptor: Acceptor::new(&options) })
+    }
+
+    /// Removes what is ours, whichever variant of the program placed it; says what was there. Without one of our sets in
+    /// the kernel, which come before the rules and go after them, no program is run.
+    pub(super) fn lift(options: &Options) -> Result<Vec<String>, FirewallError> {
+        let mut kernel = Kernel::open()?;
+        match ipset::ask(&mut kernel) {
+            Err(FirewallError::Missing { .. }) => return Ok(Vec::new()),
+            asked => asked?,
+        }
+        if !ipset::is_there(&mut kernel)? {
+            return Ok(Vec::new());
+        }
+        let mut said = Acceptor::new(options).remove(&mut kernel).unwrap_or_default();
+        for variant in [Variant::Nft, Variant::Legacy, Variant::System] {
+            // Listing the tables of the legacy variant would make them.
+            let unused = || !others::legacy_table_names().iter().any(|name| name == rules::TABLE);
+            let programs = Programs::new(variant);
+            if (variant == Variant::Legacy && unused()) || programs.version().is_err() {
+                continue;
+            }
+            for six in [false, true] {
+                said.extend(Chain::new(programs, six, options.mark).remove()?);
+            }
+        }
+        said.extend(ipset::destroy_all(&mut kernel)?);
+        Ok(said)
     }
 
     /// Makes sets, rules and guard as they should be; says what differed. Openings and bans stay.
@@ -246,12 +274,13 @@ impl Firewall for Iptables {
         Ok(warnings)
     }
 
-    fn remove(&mut self) -> Result<(), FirewallError> {
-        self.acceptor.remove(&mut self.kernel)?;
+    fn remove(&mut self) -> Result<Vec<String>, FirewallError> {
+        let mut said = self.acceptor.remove(&mut self.kernel)?;
         for chain in &mut self.chains {
-            chain.remove()?;
+            said.extend(chain.remove()?);
         }
-        ipset::destroy_all(&mut self.kernel)
+        said.extend(ipset::destroy_all(&mut self.kernel)?);
+        Ok(said)
     }
 }
 

@@ -231,9 +231,12 @@ impl Firewall for Nftables {
         Ok(warnings)
     }
 
-    fn remove(&mut self) -> Result<(), FirewallError> {
-        self.acceptor.remove(&mut self.kernel)?;
-        self.kernel.batch("remove the guard", &layout::remove_table())
+    fn remove(&mut self) -> Result<Vec<String>, FirewallError> {
+        let mut said = self.acceptor.remove(&mut self.kernel)?;
+        let held = Holdings::read(&mut self.kernel, self.mark, false)?;
+        self.kernel.batch("remove the guard", &layout::remove_table())?;
+        said.extend(held.is_there().then(|| format!("the table inet {TABLE}")));
+        Ok(said)
     }
 }
 

@@ -6,15 +6,9 @@
 
 use std::env;
 
-/// What stays: how a panic is told, what a service manager says, where iptables-legacy has its lock.
-const KEPT: &[&str] = &[
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "NOTIFY_SOCKET",
-    "RUST_BACKTRACE",
-    "RUST_LIB_BACKTRACE",
-    "XTABLES_LOCKFILE",
-];
+/// What stays: how a panic is told, what a service manager says of the log, where iptables-legacy has its lock.
+const KEPT: &[&str] =
+    &["INVOCATION_ID", "JOURNAL_STREAM", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "XTABLES_LOCKFILE"];
 /// What programs may look into: nobody's own folders.
 const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 

@@ -1,11 +1,22 @@
 //! What is restricted is tried for real: each attempt in a process of its own, which this test starts from its own file.
 
 use std::{
-    env, fs, io,
+    env,
+    ffi::OsStr,
+    fs, io,
     net::{TcpListener, TcpStream},
-    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::{
+            fs::PermissionsExt as _,
+            net::{SocketAddr as UnixAddress, UnixDatagram},
+            process::ExitStatusExt as _,
+        },
+    },
     process::{Command, Output},
 };
+
+use fleetknock_runtime::notify::Notifier;
 
 use super::*;
 
@@ -133,6 +144,41 @@ fn only_the_ports_of_controllers_are_in_reach() {
     ends(test, &format!("connect {allowed} {allowed}"), MADE);
     ends(test, &format!("connect {allowed} {other}"), REFUSED);
     ends(test, &format!("listen {allowed}"), REFUSED);
+}
+
+#[test]
+fn the_service_manager_is_told_through_what_was_opened_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let abstracted = format!("fleetknock-test-harden-{}", std::process::id());
+    let address = UnixAddress::from_abstract_name(&abstracted).unwrap();
+    let managers = [UnixDatagram::bind(&path).unwrap(), UnixDatagram::bind_addr(&address).unwrap()];
+    let names = [path.display().to_string(), format!("@{abstracted}")];
+
+    let opened = std::cell::OnceCell::new();
+    let done = made_here(
+        |needs, _| {
+            let what = env::var(ATTEMPT).unwrap();
+            let (_, name) = what.split_once(' ').unwrap();
+            opened.set(Notifier::to(OsStr::new(name), None).unwrap()).unwrap();
+            needs
+        },
+        |what, _| match what.split_once(' ').unwrap() {
+            ("tell", _) => opened.get().unwrap().ready("ready"),
+            ("open", name) => Notifier::to(OsStr::new(name), None).map(drop),
+            _ => unreachable!("{what}"),
+        },
+    );
+    assert!(!done);
+    let test = "the_service_manager_is_told_through_what_was_opened_before";
+    for (manager, name) in managers.iter().zip(names) {
+        ends(test, &format!("tell {name}"), MADE);
+        manager.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        let mut buffer = [0; 64];
+        let length = manager.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"READY=1\nSTATUS=ready\n");
+        ends(test, &format!("open {name}"), REFUSED);
+    }
 }
 
 #[test]

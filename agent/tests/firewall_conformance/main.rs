@@ -53,6 +53,7 @@ suites!([
     guard::never_opens_kept_ports_while_it_changes,
     guard::is_adopted_by_another_driver,
     guard::is_gone_after_remove,
+    guard::is_lifted_without_any_settings,
     guard::leaves_the_rules_of_others_alone,
     observing::passes_and_counts_each_attempt,
     observing::what_is_dropped_is_counted_by_port,

@@ -18,6 +18,7 @@ use fleetknock_core::{port::PortRange, source::Source, time::Timestamp};
 use fleetknock_proto::v1;
 use fleetknock_runtime::{
     log::{Dial, Filter},
+    notify::Pulse,
     ready::Readiness,
 };
 use tokio::{
@@ -75,6 +76,7 @@ impl Host {
             log_dial: Dial::new(Filter::detached("info").expect("a filter"), "info"),
             guard_latch: readiness.latch("guard"),
             controller_latch: readiness.latch("controller"),
+            pulse: Pulse::new(),
         };
         change(&mut parts);
         let stop = CancellationToken::new();
@@ -276,12 +278,12 @@ impl Firewall for Kernel {
         Ok(Vec::new())
     }
 
-    fn remove(&mut self) -> Result<(), FirewallError> {
+    fn remove(&mut self) -> Result<Vec<String>, FirewallError> {
         let mut contents = self.lock();
         contents.guard = Guard::default();
         contents.openings.clear();
         contents.bans.clear();
-        Ok(())
+        Ok(Vec::new())
     }
 }
 

@@ -70,6 +70,8 @@ pub(super) async fn read_again(shared: &Shared) -> (Listing, Watch) {
     let ours = shared.state().fleet.identity().map(str::to_owned);
     let (mut failures, mut said) = (0, false);
     loop {
+        // A store that is away is no reason to start anew: agents are here, and guard what they know.
+        shared.pulses.keeper.beat();
         match read_all(&*shared.store).await {
             Ok((listing, watch)) => {
                 let entry = listing.entries.iter().find(|entry| entry.key == Key::Identity.to_string());

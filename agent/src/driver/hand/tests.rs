@@ -88,7 +88,7 @@ async fn what_was_given_is_done_before_the_end_however_full_the_queue() {
     }
     let outcomes = hand.finish(Some(Task::Remove)).await;
     assert!(outcomes.len() > given, "{} of {given}", outcomes.len());
-    assert!(matches!(outcomes.last(), Some(Outcome::Removed(Ok(())))));
+    assert!(matches!(outcomes.last(), Some(Outcome::Removed(Ok(_)))));
     assert_eq!(calls.lock().unwrap().as_slice(), ["remove"]);
 }
 
@@ -172,8 +172,8 @@ impl Firewall for Recorder {
         Ok(Vec::new())
     }
 
-    fn remove(&mut self) -> Result<(), FirewallError> {
+    fn remove(&mut self) -> Result<Vec<String>, FirewallError> {
         self.note("remove", []);
-        Ok(())
+        Ok(Vec::new())
     }
 }

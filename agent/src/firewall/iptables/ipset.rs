@@ -388,16 +388,27 @@ fn same_or_anew(kernel: &mut Kernel, set: Set) -> Result<(), FirewallError> {
     kernel.request_raw(&set.create(true)).map_err(|error| explained("replace a set", error))
 }
 
-/// Destroys our sets.
-pub(super) fn destroy_all(kernel: &mut Kernel) -> Result<(), FirewallError> {
+/// Whether one of our sets is there.
+pub(super) fn is_there(kernel: &mut Kernel) -> Result<bool, FirewallError> {
+    for set in Set::ALL {
+        if kernel.dump("list a set", &set.command(LIST, Vec::new()), |_, _| Some(()))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Destroys our sets; says what was there.
+pub(super) fn destroy_all(kernel: &mut Kernel) -> Result<Vec<String>, FirewallError> {
+    let mut destroyed = 0;
     for set in Set::ALL {
         match kernel.request_raw(&set.command(DESTROY, Vec::new())) {
-            Ok(()) => {}
+            Ok(()) => destroyed += 1,
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(explained("remove a set", error)),
         }
     }
-    Ok(())
+    Ok((destroyed > 0).then(|| format!("{destroyed} ipsets (fk-…)")).into_iter().collect())
 }
 
 /// The entries of this set; none when it does not exist.

@@ -13,7 +13,7 @@ use super::{
     programs::Programs,
 };
 
-const TABLE: &str = "mangle";
+pub(super) const TABLE: &str = "mangle";
 const HOOK: &str = "PREROUTING";
 const CHAIN: &str = "FLEETKNOCK";
 /// Under which the chain is built before it takes the other's place.
@@ -179,9 +179,11 @@ impl Chain {
         })
     }
 
-    /// Removes chain and jumps.
-    pub(super) fn remove(&mut self) -> Result<(), FirewallError> {
+    /// Removes chain and jumps; says what was there.
+    pub(super) fn remove(&mut self) -> Result<Vec<String>, FirewallError> {
         let listed = Listing::read(self.programs, self.six)?;
+        let program = self.programs.name(self.six);
+        let mut said = Vec::new();
         for (chain, present) in [(CHAIN, listed.ours.is_some()), (FRESH, listed.fresh.is_some())] {
             let jumps = listed.jumps_to(chain);
             self.run("remove the guard's chain", move |program| {
@@ -194,8 +196,9 @@ impl Chain {
                 }
                 Ok(())
             })?;
+            said.extend(present.then(|| format!("the chain {chain} of {program} in the table {TABLE}")));
         }
-        Ok(())
+        Ok(said)
     }
 
     fn run(
@@ -312,20 +315,22 @@ impl AcceptRules {
             .then(|| format!("the rule that accepts openings in {chain} was missing and has been put back")))
     }
 
-    /// Removes the rules, if they are there.
-    pub(in super::super) fn remove(&self) -> Result<(), FirewallError> {
+    /// Removes the rules; says whether one was there.
+    pub(in super::super) fn remove(&self) -> Result<bool, FirewallError> {
+        let mut removed = false;
         for six in [false, true] {
             let found = match self.find(six) {
                 // The operator's chain is gone, and our rule with it.
                 Err(FirewallError::Missing { .. }) => continue,
                 found => found?,
             };
+            removed |= !found.is_empty();
             let (table, chain) = (self.table, self.chain.clone());
             self.programs.run(six, "remove the rule that accepts openings", move |program| {
                 found.iter().try_for_each(|rule| program.delete(table, &chain, rule))
             })?;
         }
-        Ok(())
+        Ok(removed)
     }
 
     fn find(&self, six: bool) -> Result<Vec<String>, FirewallError> {

@@ -96,11 +96,12 @@ impl AcceptRule {
         )))
     }
 
-    /// Removes the rule, if it is there.
-    pub(in super::super) fn remove(&self, kernel: &mut Kernel) -> Result<(), FirewallError> {
+    /// Removes the rule; says whether it was there.
+    pub(in super::super) fn remove(&self, kernel: &mut Kernel) -> Result<bool, FirewallError> {
         let found = self.find(kernel)?;
         let requests: Vec<Request> = self.deletions(&found).collect();
-        kernel.batch("remove the rule that accepts openings", &requests)
+        kernel.batch("remove the rule that accepts openings", &requests)?;
+        Ok(!requests.is_empty())
     }
 
     fn deletions(&self, found: &[(u64, bool)]) -> impl Iterator<Item = Request> {

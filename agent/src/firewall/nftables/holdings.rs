@@ -54,6 +54,11 @@ impl Rules {
 }
 
 impl Holdings {
+    /// Whether there is a table of our name.
+    pub(super) fn is_there(&self) -> bool {
+        self.table != Table::Missing
+    }
+
     pub(super) fn read(kernel: &mut Kernel, mark: MarkBit, with_timed: bool) -> Result<Self, FirewallError> {
         let mut held = Self { table: read_table(kernel)?, ..Self::default() };
         if held.table == Table::Missing {

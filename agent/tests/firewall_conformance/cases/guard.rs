@@ -174,6 +174,42 @@ pub(crate) fn is_gone_after_remove(lab: &Lab) {
     lab.closed(OTHER, "10.9.0.1:7000");
 }
 
+pub(crate) fn is_lifted_without_any_settings(lab: &Lab) {
+    serve_tcp(7000);
+    // Whoever lifts may not know which driver there was.
+    let mut firewall = lab.guarding(&["tcp/7000"]);
+    firewall.open(&[opening(CLIENT, "tcp/7000", 60)]).unwrap();
+    drop(firewall);
+    lab.closed(OTHER, "10.9.0.1:7000");
+
+    let program = env!("CARGO_BIN_EXE_fleetknock-agent");
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::write(state.join("picture.json"), "{}").unwrap();
+    std::fs::write(state.join("tls.key"), "kept").unwrap();
+    let config = folder.path().join("agent.yaml");
+    let lift = |settings: &str| {
+        std::fs::write(&config, settings).unwrap();
+        shell(program, &format!("lift --config {}", config.display()))
+    };
+    let said = lift("no-such-setting: 1\n");
+    assert!(said.contains("note: the settings cannot be used") && said.contains("no-such-setting"), "{said}");
+    assert!(said.contains("\nremoved ") && said.contains("the guard is lifted"), "{said}");
+    assert_eq!(lab.driver.everything(), "");
+    lab.open(OTHER, "10.9.0.1:7000");
+
+    // A second time there is nothing, and what is remembered goes when the settings name it.
+    let settings = format!(
+        "host: edge-1\ncontroller: http://127.0.0.1:7600\ninsecure: true\nstate: {}\n",
+        state.display()
+    );
+    let said = lift(&settings);
+    assert!(said.contains("there was no guard on this host"), "{said}");
+    assert!(said.contains("removed ") && !state.join("picture.json").exists(), "{said}");
+    assert!(state.join("tls.key").exists(), "its identity stays the host's");
+}
+
 pub(crate) fn leaves_the_rules_of_others_alone(lab: &Lab) {
     let (iptables, ip6tables) = (lab.driver.iptables(), lab.driver.ip6tables());
     for command in [
