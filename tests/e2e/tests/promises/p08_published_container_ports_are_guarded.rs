@@ -1,7 +1,7 @@
 //! Promise 8: ports published by a container (destination NAT in prerouting) are guarded and opened like any other.
 
 use anyhow::Result;
-use fleetknock_e2e::SOON;
+use fleetknock_e2e::{SOON, pods};
 use fleetknock_lab::{Fleet, Host, Lab, Reach, Shot, wait_until};
 
 /// As published on the host; the container serves port 80.
@@ -47,38 +47,8 @@ fn guarded_and_opened(firewall: &str) -> Result<()> {
 
 /// What a container engine does for `--publish 8080:80`, in both families.
 fn publish(docker: &Host, container: &Host) -> Result<()> {
-    docker.ok(&[
-        "ip",
-        "link",
-        "add",
-        "cnt0",
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "eth0",
-        "netns",
-        container.namespace(),
-    ])?;
-    docker.ok(&["ip", "link", "set", "cnt0", "up"])?;
-    docker.ok(&["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"])?;
-    container.ok(&["ip", "link", "set", "eth0", "up"])?;
-    for (gateway, inside, length, program, family) in [
-        ("172.30.0.1", "172.30.0.2", "24", "iptables", "-4"),
-        ("fd30::1", "fd30::2", "64", "ip6tables", "-6"),
-    ] {
-        let nodad: &[&str] = if family == "-6" { &["nodad"] } else { &[] };
-        let add = |address: &str, device: &str| {
-            let mut words =
-                vec!["ip".to_owned(), "addr".to_owned(), "add".to_owned(), format!("{address}/{length}")];
-            words.extend(["dev", device].map(str::to_owned));
-            words.extend(nodad.iter().map(|word| (*word).to_owned()));
-            words
-        };
-        docker.ok(&add(gateway, "cnt0"))?;
-        container.ok(&add(inside, "eth0"))?;
-        container.ok(&["ip", family, "route", "add", "default", "via", gateway])?;
-        let to = if family == "-6" { format!("[{inside}]:80") } else { format!("{inside}:80") };
+    pods::join(docker, container, 30)?;
+    for (program, to) in [("iptables", "172.30.0.2:80"), ("ip6tables", "[fd30::2]:80")] {
         let port = PUBLISHED.to_string();
         docker.ok(&[
             program,
@@ -95,7 +65,7 @@ fn publish(docker: &Host, container: &Host) -> Result<()> {
             "-j",
             "DNAT",
             "--to-destination",
-            &to,
+            to,
         ])?;
     }
     container.serve(&[80], &[])?;
