@@ -3,7 +3,7 @@
 //! User and capabilities belong to threads, not to processes (credentials(7), capabilities(7)): all of this is for the
 //! first thread of a program, before there is another one. Threads that it starts inherit everything.
 
-use std::{ffi::CString, io};
+use std::io;
 
 use caps::{CapSet, CapsHashSet};
 use nix::{
@@ -16,6 +16,8 @@ use nix::{
 };
 
 pub use caps::Capability;
+
+mod users;
 
 /// No other process of the same user can read this one's memory, and a crash leaves none of it in a file: keys are in
 /// it. To be called again after the user was changed, which the kernel takes as a reason to reset it.
@@ -117,13 +119,12 @@ pub struct User {
 }
 
 impl User {
-    /// Looks for a user by name.
+    /// Looks for a user by name, in `/etc/passwd` and nowhere else.
     ///
     /// # Errors
     /// When the system's list of users cannot be read.
     pub fn named(name: &str) -> Result<Option<Self>, HardenError> {
-        let found = unistd::User::from_name(name).map_err(refused("look up a user"))?;
-        Ok(found.map(|user| Self { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
+        Ok(users::named(&list(users::PASSWD)?, name))
     }
 
     /// The user and the groups of this user for the time of `work`, as root: what that user may do with files can be
@@ -162,14 +163,18 @@ impl User {
     }
 
     fn take_groups(&self) -> Result<(), HardenError> {
-        let name = CString::new(self.name.as_str()).map_err(|_| refused("look up a user")(Errno::EINVAL))?;
-        unistd::initgroups(&name, Gid::from_raw(self.gid)).map_err(self.not_here())
+        let groups = users::groups(&list(users::GROUP)?, self);
+        unistd::setgroups(&groups).map_err(self.not_here())
     }
 
     fn not_here(&self) -> impl FnOnce(Errno) -> HardenError {
         let user = self.name.clone();
         move |errno| HardenError::User { user, source: errno.into() }
     }
+}
+
+fn list(path: &'static str) -> Result<String, HardenError> {
+    users::read(path).map_err(|source| HardenError::Kernel { action: "look up a user", source })
 }
 
 fn refused(action: &'static str) -> impl FnOnce(Errno) -> HardenError {
