@@ -56,6 +56,8 @@ Examples:
       whether the settings are valid
   fleetknock-agent lift
       takes the guard off this host, once no agent runs on it; see fleetknock-agent lift --help
+  fleetknock-agent --http 127.0.0.1:9600 --check-ready
+      whether the agent that runs here is ready: for a container's health check
 
 Every flag can also be given as FLEETKNOCK_FLAG_NAME in the environment, or as `flag-name:` in the file.";
 
@@ -64,7 +66,14 @@ Every flag can also be given as FLEETKNOCK_FLAG_NAME in the environment, or as `
 #[command(name = "fleetknock-agent", version, after_help = EXAMPLES)]
 pub struct Settings {
     /// This host's name, unique in the fleet
-    #[arg(long, value_name = "NAME")]
+    // Whether an agent is ready is asked of any one: neither name nor controllers are needed then.
+    #[arg(
+        long,
+        value_name = "NAME",
+        required = false,
+        required_unless_present = "check_ready",
+        default_value_if("check_ready", "true", "localhost")
+    )]
     pub host: HostName,
 
     /// A label of this host by which doors choose it; can be given several times
@@ -75,7 +84,7 @@ pub struct Settings {
     ///
     /// One of them is used at a time, chosen at random. When it is lost or lets the agent go, the others are asked at once.
     /// Every address of a host's name is a controller of its own, and names are looked up anew each time.
-    #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "URL", value_delimiter = ',', required_unless_present = "check_ready")]
     pub controller: Vec<ControllerUrl>,
 
     /// The fleet, as certificates name it
@@ -159,6 +168,10 @@ pub struct Settings {
     /// Check the settings and exit
     #[arg(long)]
     pub check_config: bool,
+
+    /// Ask the agent that serves at --http whether it is ready, say what it lacks, and exit with 0 or 1
+    #[arg(long)]
+    pub check_ready: bool,
 
     /// Talk to controllers in plain text: anybody on the way can open doors. For labs
     #[arg(long)]

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use fleetknock_agent::{config::Settings, lift, start};
-use fleetknock_runtime::{config, exit};
+use fleetknock_runtime::{admin::check, config, exit};
 
 fn main() -> ExitCode {
     exit::run("fleetknock-agent", || {
@@ -11,7 +11,10 @@ fn main() -> ExitCode {
         if lift::is_asked_for(&args) {
             return lift::run(&args);
         }
-        let settings = config::load::<Settings>(args)?.checked()?;
-        start::run(settings)
+        let settings = config::load::<Settings>(args)?;
+        if settings.check_ready {
+            return check::ready("--http", settings.http, || Ok(None));
+        }
+        start::run(settings.checked()?)
     })
 }

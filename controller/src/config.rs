@@ -11,11 +11,12 @@ use fleetknock_core::{
     port::PortRange,
 };
 use fleetknock_runtime::{
+    admin::check,
     config::listen_address,
     harden::Capability,
     log::Format,
     otlp,
-    tls::{self, UriRule},
+    tls::{self, Connector, Credentials, UriRule},
 };
 use ipnet::IpNet;
 
@@ -47,6 +48,8 @@ Examples:
       fleetknock-controller seal-key --out seal.key makes
   fleetknock-controller --config /etc/fleetknock/controller.yaml --check-config
       whether the settings are valid
+  fleetknock-controller --http-plain 127.0.0.1:7681 --check-ready
+      whether the controller that runs here is ready: for a container's health check
 
 Every flag can also be given as FLEETKNOCK_FLAG_NAME in the environment, or as `flag-name:` in the file.";
 
@@ -174,6 +177,11 @@ pub struct Settings {
     #[arg(long)]
     pub check_config: bool,
 
+    /// Ask the controller that serves at --http-plain, or else at --http, whether it is ready, say what it lacks, and exit
+    /// with 0 or 1
+    #[arg(long)]
+    pub check_ready: bool,
+
     /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -296,6 +304,28 @@ impl Settings {
             })
         });
         Ok(self.tls.files(self.insecure, own)?)
+    }
+
+    /// Asks the controller that runs with these settings whether it is ready: its program then has nothing else to do.
+    ///
+    /// # Errors
+    /// [`check::ready`]'s: also when it is ready.
+    pub fn check_whether_ready(&self) -> anyhow::Result<()> {
+        let tls = || {
+            let fleet = self.fleet_name();
+            let rule = UriRule::new(move |uris| {
+                let who = Expected::AnyController.among(&fleet, uris);
+                who.map(|_| ()).map_err(|error| error.to_string())
+            });
+            // Nothing is shown: whoever asks needs no key, and its own one might not be readable to it.
+            let files = self.tls.files(self.insecure, rule.clone())?;
+            let Some(files) = files.map(|files| tls::Files { own: None, ..files }) else { return Ok(None) };
+            Ok(Some(Connector::new(Credentials::load(files)?, tls::Expected::Uri(rule))))
+        };
+        match self.http_plain {
+            Some(address) => check::ready("--http-plain", Some(address), || Ok(None)),
+            None => check::ready("--http-plain or --http", self.http, tls),
+        }
     }
 
     /// Who signs hosts' certificates; nobody unless its files are named.

@@ -11,6 +11,9 @@ fn main() -> ExitCode {
         if let Some(command) = &settings.command {
             return command.run(&settings);
         }
+        if settings.check_ready {
+            return settings.check_whether_ready();
+        }
         settings.check()?;
         if settings.check_config {
             let text = "configuration is valid\n".to_owned();

@@ -25,6 +25,7 @@ use crate::{
     tls::{Acceptor, Incoming, Limits, Peer, Spoken},
 };
 
+pub mod check;
 mod entrance;
 
 /// Connections at a time: a few for Prometheus, an orchestrator and a person each.

@@ -48,7 +48,7 @@ pub use self::{
 };
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// HTTP/2 as negotiated in the handshake (RFC 9113 section 3.2).
 const ALPN: &[u8] = b"h2";

@@ -19,6 +19,21 @@ fn what_is_needed_is_enough() {
 }
 
 #[test]
+fn whether_an_agent_is_ready_is_asked_without_its_name_and_controllers() {
+    let settings = load_with::<Settings>(
+        ["agent", "--check-ready", "--http", "127.0.0.1:9600"].map(OsString::from),
+        &|_| None,
+    );
+    assert!(settings.unwrap().check_ready);
+    for without in ["--host", "--controller"] {
+        let at = WHOLE.iter().position(|word| *word == without).unwrap();
+        let rest = WHOLE.iter().enumerate().filter(|(index, _)| *index != at && *index != at + 1);
+        let error = load_with::<Settings>(rest.map(|(_, word)| OsString::from(word)), &|_| None).unwrap_err();
+        assert!(error.to_string().contains(without), "{error}");
+    }
+}
+
+#[test]
 fn everything_can_be_given() {
     let settings = load(&[
         "--label=role=edge,zone=a",

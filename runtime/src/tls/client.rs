@@ -36,7 +36,7 @@ use tonic::{codegen::http::Uri, transport::Endpoint};
 use tower_service::Service;
 
 use super::{
-    ALPN, Certificate, Credentials, Derived, Material, UriRule, provider,
+    Certificate, Credentials, Derived, Material, Spoken, UriRule, provider,
     words::{self, End},
 };
 
@@ -65,13 +65,21 @@ pub struct Connector {
     expected: Expected,
     named: Option<ServerName<'static>>,
     within: Duration,
+    spoken: Spoken,
     built: Arc<Derived<ClientConfig>>,
 }
 
 impl Connector {
     /// Connects within 10 s.
     pub fn new(credentials: Credentials, expected: Expected) -> Self {
-        Self { credentials, expected, named: None, within: CONNECT_MAX, built: Arc::new(Derived::new()) }
+        let (spoken, built) = (Spoken::default(), Arc::new(Derived::new()));
+        Self { credentials, expected, named: None, within: CONNECT_MAX, spoken, built }
+    }
+
+    /// Speaks this within TLS; HTTP/2 unless said otherwise.
+    #[must_use]
+    pub fn speaking(self, spoken: Spoken) -> Self {
+        Self { spoken, built: Arc::new(Derived::new()), ..self }
     }
 
     /// Within another time, from dialling to the end of the handshake.
@@ -129,15 +137,20 @@ impl Connector {
             End::TurnedAway(reason) => ConnectError::TurnedAway { reason },
             End::Broken(reason) => ConnectError::Broken { reason },
         })?;
-        if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+        if stream.get_ref().1.alpn_protocol() != Some(self.spoken.alpn()) {
             return Err(ConnectError::Broken { reason: words::of(&Error::NoApplicationProtocol) });
         }
-        ClientStream { stream: Box::new(stream), early: Vec::new() }.settled().await
+        let stream = ClientStream { stream: Box::new(stream), early: Vec::new() };
+        match self.spoken {
+            Spoken::Http2 => stream.settled().await,
+            // The client speaks first: there is nothing to wait for.
+            Spoken::Http1 => Ok(stream),
+        }
     }
 
     /// The configuration for the credentials of now.
     fn config(&self) -> Result<Arc<ClientConfig>, Error> {
-        self.built.of(&self.credentials.current(), |material| build(material, &self.expected))
+        self.built.of(&self.credentials.current(), |material| build(material, &self.expected, self.spoken))
     }
 }
 
@@ -183,7 +196,7 @@ fn server_name(host: &str) -> Result<ServerName<'static>, ConnectError> {
     }
 }
 
-fn build(material: &Material, expected: &Expected) -> Result<ClientConfig, Error> {
+fn build(material: &Material, expected: &Expected, spoken: Spoken) -> Result<ClientConfig, Error> {
     let provider = provider();
     let verifier =
         Verifier { roots: material.roots.clone(), expected: expected.clone(), provider: provider.clone() };
@@ -197,7 +210,7 @@ fn build(material: &Material, expected: &Expected) -> Result<ClientConfig, Error
         }
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![spoken.alpn().to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)
 }

@@ -40,7 +40,7 @@ pub enum Spoken {
 }
 
 impl Spoken {
-    fn alpn(self) -> &'static [u8] {
+    pub(super) fn alpn(self) -> &'static [u8] {
         match self {
             Self::Http2 => ALPN,
             Self::Http1 => b"http/1.1",

@@ -13,7 +13,7 @@ use super::*;
 use lab::{DAY, Lab, Stand, only, talk};
 
 mod collector;
-pub(super) mod lab;
+pub(crate) mod lab;
 mod rotation;
 
 #[tokio::test]
