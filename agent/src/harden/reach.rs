@@ -34,6 +34,9 @@ const FOR_PROGRAMS: &[&str] =
 /// The lock of iptables-legacy.
 pub(super) const LOCK: &str = "/run/xtables.lock";
 const NOTHING: &str = "/dev/null";
+/// Where random bytes come from when the C library cannot be asked at run time for the call that gives them, as in a
+/// static program.
+const RANDOM: &[&str] = &["/dev/random", "/dev/urandom"];
 /// The range of ephemeral ports, which decides what may be an answer and no knock.
 const KERNEL_SETTINGS: &str = "/proc/sys/net/ipv4";
 
@@ -62,6 +65,7 @@ pub(super) fn restrict(needs: &Needs) -> Result<Reach, RulesetError> {
         | AccessFs::MakeDir
         | AccessFs::RemoveFile;
     let mut rules: Vec<(PathBuf, BitFlags<AccessFs>)> = vec![(KERNEL_SETTINGS.into(), read)];
+    rules.extend(RANDOM.iter().map(|path| (path.into(), AccessFs::ReadFile.into())));
     rules.extend(needs.write.iter().map(|path| (path.clone(), write)));
     rules.extend(needs.read.iter().map(|path| (path.clone(), read)));
     if needs.names {
