@@ -80,7 +80,7 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
                     "extraArgs": ["--interface=eth0"], "nodeLabels": ["topology."], "nodeSelector": {"edge": "yes"},
                     "podAnnotations": {"a": "b"}, "maxUnavailable": "10%"},
                 "tls": {"pki": {"dnsNames": ["knock.example"], "schedule": "@weekly"}},
-                "doors": {"namespace": "*", "secrets": ["one-time"]},
+                "doors": {"namespace": "*", "secrets": true},
                 "networkPolicy": {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "metricsNamespace": "observability"},
             }),
         ),

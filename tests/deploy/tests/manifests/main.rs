@@ -4,5 +4,6 @@
 
 mod cases;
 mod objects;
+mod programs;
 mod rights;
 mod values;
