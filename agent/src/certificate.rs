@@ -92,9 +92,20 @@ fn take(answer: &Answer, files: &Files, pair: &Pair) -> Result<Authorities, Take
 /// Replaces the one file of authorities; of several, nobody knows which.
 fn write_authorities(paths: &[PathBuf], pem: &str) -> io::Result<()> {
     match paths {
+        [path] if is_kept_by_kubernetes(path) => {
+            Err(io::Error::other("--tls-ca is in a volume that Kubernetes keeps up to date"))
+        }
         [path] => Staged::new(path, pem, Access::Everybody)?.commit(),
         _ => Err(io::Error::other("--tls-ca names several files")),
     }
+}
+
+/// Whether a file lies in a volume of a ConfigMap, a Secret or a projection. There it is a link through `..data` to a
+/// directory with the time in its name, all of which is swapped as one (kubelet's AtomicWriter): what is written there is
+/// refused, or lost.
+fn is_kept_by_kubernetes(path: &Path) -> bool {
+    let swapped = |part: std::path::Component<'_>| part.as_os_str().as_encoded_bytes().starts_with(b"..");
+    fs::canonicalize(path).is_ok_and(|path| path.components().any(swapped))
 }
 
 /// Makes good what a crash cut off.

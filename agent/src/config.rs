@@ -99,7 +99,8 @@ pub struct Settings {
     /// flags say
     ///
     /// fleetknock enroll-token --host NAME writes the token; with the fleet's ca.crt beneath it in the file nothing else is
-    /// needed. It is read only while there is no certificate that counts, and a token is good once.
+    /// needed. It is read only while there is no certificate that counts, and a token is good once. In Kubernetes it is a
+    /// projected token with the audience fleetknock, which is read anew for each try, and --tls-ca is there already.
     #[arg(long, value_name = "FILE")]
     pub enroll_token: Option<PathBuf>,
 

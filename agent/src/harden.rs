@@ -16,7 +16,7 @@ use fleetknock_runtime::{
     harden::{self, Capability, HardenError, User},
 };
 
-use crate::{config::Settings, driver::state::StateFile};
+use crate::{certificate::enrol, config::Settings, driver::state::StateFile};
 
 mod calls;
 mod environment;
@@ -70,6 +70,9 @@ impl Needs {
             let real = file.canonicalize().ok();
             let directories = [Some(file), real].into_iter().flatten();
             read.extend(directories.filter_map(|path| path.parent().map(directory_named)));
+        }
+        if enrol::is_waited_for(settings) {
+            read.extend(settings.enroll_token.iter().filter_map(|file| file.parent().map(directory_named)));
         }
         read.extend(lock(programs));
         let mut write: Vec<_> = settings.state.iter().cloned().collect();

@@ -8,6 +8,7 @@
 
 mod certificate {
     pub(crate) mod office;
+    pub(crate) mod volume;
 }
 
 use std::{
@@ -84,6 +85,48 @@ async fn a_refused_token_is_an_error_that_says_what_to_do() {
     office.become_one(Manner::Sign);
     enrol::when_needed(&host.settings, &host.files(), enrol::read_token(&host.settings)).await.unwrap();
     host.files().load(SystemTime::now()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clusters_token_is_read_for_each_try_and_a_refused_one_ends_nothing() {
+    let office = Office::open().await;
+    let token = |number: u32| format!("eyJhbGciOiJSUzI1NiJ9.{}.c2ln", "A".repeat(1000 + number as usize));
+    let (host, volume, _ca) = office.node(&token(1));
+    office.become_one(Manner::Refuse);
+    let (settings, files) = (host.settings.clone(), host.files());
+    let enrolling =
+        tokio::spawn(
+            async move { enrol::when_needed(&settings, &files, enrol::read_token(&settings)).await },
+        );
+    eventually("the first token to be shown", || office.seen().tokens.contains(&token(1))).await;
+    volume.swap("token", &token(2));
+    eventually("the next token to be shown", || office.seen().tokens.contains(&token(2))).await;
+    // What cannot be read for a moment is no loss.
+    fs::remove_file(host.path("run/token")).unwrap();
+    let shown = office.seen().tokens.len();
+    eventually("the last one that was read to be shown again", || office.seen().tokens.len() > shown).await;
+    assert!(!enrolling.is_finished());
+    office.become_one(Manner::Sign);
+    tokio::time::timeout(PATIENCE, enrolling).await.unwrap().unwrap().unwrap();
+    host.files().load(SystemTime::now()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authorities_that_the_cluster_keeps_are_used_and_never_written() {
+    let office = Office::open().await;
+    let (host, _token, ca) = office.node("eyJhbGciOiJSUzI1NiJ9.e30.c2ln");
+    let before = office.authorities();
+    office.trust_another();
+    office.sign_as_of(Duration::from_secs(700));
+    enrol::when_needed(&host.settings, &host.files(), enrol::read_token(&host.settings)).await.unwrap();
+    let watched = host.watch();
+    eventually("two renewals", || office.seen().renewals.len() >= 2).await;
+    assert_eq!(fs::read_to_string(host.path("ca/ca.crt")).unwrap(), before);
+    let real = fs::canonicalize(host.path("ca/ca.crt")).unwrap();
+    assert_eq!(fs::read_dir(real.parent().unwrap()).unwrap().count(), 1, "nothing lies beside it");
+    // The cluster brings them.
+    ca.swap("ca.crt", &office.authorities());
+    eventually("two authorities", || watched.credentials.current().authorities.len() == 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

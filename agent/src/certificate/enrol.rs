@@ -1,4 +1,5 @@
-//! The first certificate, with a token.
+//! The first certificate, with a token: one of ours, which is good once, or one of a Kubernetes service account, which the
+//! kubelet writes anew before it ends. So its file is read again for each try, where the agent still may.
 
 use std::{
     path::Path,
@@ -38,6 +39,14 @@ pub fn read_token(settings: &Settings) -> Option<anyhow::Result<TokenFile>> {
     settings.enroll_token.as_deref().map(TokenFile::read)
 }
 
+/// Whether a token is named, and there is no certificate that counts yet: its file may be read again and again.
+pub fn is_waited_for(settings: &Settings) -> bool {
+    let certificate = settings.tls.tls_cert.as_deref().filter(|_| settings.enroll_token.is_some());
+    certificate.is_some_and(|path| {
+        read_there(path).is_ok_and(|there| is_needed(there.as_deref(), SystemTime::now()))
+    })
+}
+
 /// Makes good what a crash cut off; and while there is no certificate that counts, and a token's file is named, gets one,
 /// however long no controller answers. `token` is what [`read_token`] gave.
 ///
@@ -66,11 +75,14 @@ pub async fn when_needed(
     let mut office = Office::new(Names::new(settings.controller.clone()), connector);
     let pair = Pair::of(own);
     let request = prepare(&pair).map_err(coded)?;
-    let ask = Ask::First { token: token.token, request };
     tracing::info!(host = %settings.host, "this host has no certificate; it asks for one with its token");
-    let answer = patiently(&mut office, &ask, &settings.host, path).await?;
+    let of_a_cluster = token.is_of_a_cluster();
+    let answer = patiently(&mut office, token, request, &settings.host, path).await?;
     let authorities = take(&answer, files, &pair).map_err(|error| {
         let code = error.exit_code();
+        if of_a_cluster {
+            return exit::coded(code, anyhow!("this host is not enrolled: {error}"));
+        }
         let again = again(&settings.host, path);
         exit::coded(code, anyhow!("this host is not enrolled: {error}; the token is spent: {again}"))
     })?;
@@ -123,10 +135,12 @@ fn bring_authorities(files: &Files, token: &TokenFile, from: &Path) -> anyhow::R
         .map_err(|error| exit::coded(exit::IO, error))
 }
 
-/// Asks until somebody answers.
+/// Asks until somebody answers. The token of a cluster is not spent by that, and the next one may be good: that it is
+/// refused ends nothing.
 async fn patiently(
     office: &mut Office,
-    ask: &Ask,
+    mut token: TokenFile,
+    request: String,
     host: &HostName,
     path: &Path,
 ) -> anyhow::Result<crate::link::office::Answer> {
@@ -134,9 +148,10 @@ async fn patiently(
     let mut failures = 0_u32;
     let mut said = None;
     loop {
-        match office.ask(ask).await {
+        let ask = Ask::First { token: token.token.clone(), request: request.clone() };
+        match office.ask(&ask).await {
             Ok(answer) => return Ok(answer),
-            Err(error @ AskError::Refused { .. }) => {
+            Err(error @ AskError::Refused { .. }) if !token.is_of_a_cluster() => {
                 let again = again(host, path);
                 let error = anyhow!(
                     "this host is not enrolled: {error}; a token is good once, also when the answer got lost, and for a \
@@ -155,6 +170,8 @@ async fn patiently(
                     said = Some(text);
                 }
                 tokio::time::sleep(backoff.random_delay(failures)).await;
+                // Where only root may read it, what was read as root is all that there is.
+                token = TokenFile::read(path).unwrap_or(token);
             }
         }
     }

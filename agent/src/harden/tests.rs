@@ -259,3 +259,23 @@ fn a_collector_is_in_reach_when_one_is_named() {
     assert_eq!((named.connect, named.names), (vec![7600, 4318], true));
     assert!(named.read.contains(&PathBuf::from("/etc/collector")), "{:?}", named.read);
 }
+
+#[test]
+fn a_tokens_directory_is_in_reach_while_it_is_waited_for() {
+    use clap::Parser as _;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("token")).unwrap();
+    let needs = || {
+        let flag = |flag: &str, name: &str| format!("--{flag}={}", at(name).display());
+        let (cert, key) = (flag("tls-cert", "state/tls.crt"), flag("tls-key", "state/tls.key"));
+        let (ca, token) = (flag("tls-ca", "ca/ca.crt"), flag("enroll-token", "token/token"));
+        let args = ["x", "--host=h", "--controller=https://10.0.0.1:7600", &cert, &key, &ca, &token];
+        Needs::of(&Settings::try_parse_from(args).unwrap().checked().unwrap(), &[])
+    };
+    assert!(needs().read.contains(&at("token")), "{:?}", needs().read);
+    // What is no certificate that is over is not replaced, so no token is read.
+    fs::create_dir(at("state")).unwrap();
+    fs::write(at("state/tls.crt"), "something").unwrap();
+    assert!(!needs().read.contains(&at("token")), "{:?}", needs().read);
+}

@@ -1,5 +1,7 @@
 //! A controller that signs as a test says, and the host that asks it.
 
+#![allow(dead_code, reason = "each test program uses its own part of it")]
+
 use std::{
     fs,
     net::SocketAddr,
@@ -25,6 +27,8 @@ use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, transport::Server};
+
+use super::volume::Volume;
 
 pub(crate) const TOKEN: &str = "fke_0123456789abcdef_secret";
 
@@ -130,6 +134,10 @@ impl Office {
         self.seen().authorities.push_str(other.pem());
     }
 
+    pub(crate) fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
     /// Handshakes that the other side ended.
     pub(crate) fn turned_away(&self) -> u64 {
         let mut text = String::new();
@@ -159,6 +167,16 @@ impl Office {
             &format!("--enroll-token={}", path("token")),
         ]);
         Host { settings: settings.unwrap().checked().unwrap(), directory }
+    }
+
+    /// A host whose token and authorities are in volumes that the kubelet keeps, and that knows this controller.
+    pub(crate) fn node(&self, token: &str) -> (Host, Volume, Volume) {
+        let mut host = self.host(&[]);
+        let token = Volume::new(&host.path("run"), "token", token);
+        let ca = Volume::new(&host.path("ca"), "ca.crt", &self.authorities());
+        host.settings.enroll_token = Some(host.path("run/token"));
+        host.settings.tls.tls_ca = vec![host.path("ca/ca.crt")];
+        (host, token, ca)
     }
 }
 

@@ -30,6 +30,17 @@ fn a_file_is_a_token_and_the_authorities_that_may_stand_beneath_it() {
 }
 
 #[test]
+fn the_token_of_a_cluster_fits_and_is_told_from_ours() {
+    // The longest that there can be, and its newline.
+    let long = format!("eyJ{}.{}.{}", "a".repeat(100), "b".repeat(2300), "c".repeat(683));
+    let file = TokenFile::parse(&format!("{long}\n")).unwrap();
+    assert!(file.token == long && file.is_of_a_cluster());
+    let ours = "fke_0123456789abcdef_aaaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dyputcub";
+    assert!(!TokenFile::parse(ours).unwrap().is_of_a_cluster());
+    assert_eq!(TokenFile::parse(&"x".repeat(TOKEN_MAX + 1)), Err(TokenFileError::NoToken));
+}
+
+#[test]
 fn the_token_is_not_shown() {
     let shown = format!("{:?}", TokenFile::parse("abc.def").unwrap());
     assert!(!shown.contains("abc"), "{shown}");
