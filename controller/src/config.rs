@@ -107,6 +107,12 @@ pub struct Settings {
     #[arg(long, value_name = "FILE")]
     pub issuer_key: Option<PathBuf>,
 
+    /// Hosts enrol by the word of the Kubernetes cluster in which this runs: pods of this service account get the
+    /// certificate of the node on which they run, for a projected token with the audience fleetknock; not unless given
+    #[cfg(feature = "operator")]
+    #[arg(long, value_name = "NAMESPACE/SERVICEACCOUNT")]
+    pub kubernetes_enroll: Option<crate::operator::enroll::ServiceAccount>,
+
     /// How long the certificates are valid that hosts get; agents renew when two thirds of that are over
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = duration)]
     pub host_certificates_for: Duration,
@@ -198,7 +204,14 @@ impl Settings {
         };
         self.tls_files(&self.name())?;
         self.otlp.check()?;
-        self.issuer().map_err(usage)?;
+        let issuer = self.issuer().map_err(usage)?;
+        #[cfg(feature = "operator")]
+        if let (Some(account), None) = (&self.kubernetes_enroll, &issuer) {
+            return Err(usage(format!(
+                "--kubernetes-enroll {account} needs an authority that signs for hosts; give --issuer-cert and --issuer-key"
+            )));
+        }
+        drop(issuer);
         let scheme = if self.insecure { "http" } else { "https" };
         if let Some(advertise) =
             self.advertise.as_ref().filter(|url| !url.starts_with(&format!("{scheme}://")))

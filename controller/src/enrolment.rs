@@ -5,11 +5,14 @@
 //! told: of two that show it at the same time one gets a certificate. When the answer gets lost, the token is spent all
 //! the same.
 //!
+//! Where a [`Cluster`](cluster::Cluster) is asked, the token that it gave to a pod counts in the place of ours: it is not
+//! spent, since the cluster makes it anew each hour, and is good for the host on which that pod runs and no other.
+//!
 //! There is no list of certificates that were taken back: they are short-lived, and a host that was deleted is not given
 //! the next one before its agent has attached again, for everybody to see.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -37,23 +40,29 @@ use crate::{
     },
 };
 
+pub mod cluster;
 pub mod issuer;
 mod pace;
 
+use cluster::{Cluster, ClusterError, Word};
 use issuer::Issuer;
 use pace::Pace;
 
-/// The longest request, in bytes: a token and a request for a certificate of any usual key.
+/// The longest request, in bytes: a token, also one of a cluster, and a request for a certificate of any usual key.
 pub const REQUEST_MAX: usize = 16 * 1024;
 /// A host gets its next certificate at most once in this share of a certificate's life,
 const PACE_SHARE: u32 = 50;
 /// or in this time, when that is shorter: each one is an event of the trail.
 const PACE_MOST: Duration = Duration::from_secs(600);
+/// A host enrols by the word of its cluster at most once in this time: an answer may get lost, and a pod that starts again
+/// and again without keeping its certificate fills no trail.
+const PACE_FIRST: Duration = Duration::from_secs(60);
 
 /// The service.
 pub struct Service {
     shared: Arc<Shared>,
     pace: Mutex<Pace>,
+    first: Mutex<Pace>,
 }
 
 /// What signing takes.
@@ -61,19 +70,23 @@ struct Desk {
     fleet: FleetName,
     issuer: Arc<Issuer>,
     material: Arc<Material>,
+    cluster: Option<Arc<dyn Cluster>>,
 }
 
 impl Service {
     /// Over the shared parts.
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, pace: Mutex::default() }
+        Self { shared, pace: Mutex::default(), first: Mutex::default() }
     }
 
     fn desk(&self) -> Result<Desk, Status> {
         match &self.shared.trust {
-            Trust::Mutual { fleet, credentials, issuer: Some(issuer) } => {
-                Ok(Desk { fleet: fleet.clone(), issuer: issuer.clone(), material: credentials.current() })
-            }
+            Trust::Mutual { fleet, credentials, issuer: Some(issuer), cluster } => Ok(Desk {
+                fleet: fleet.clone(),
+                issuer: issuer.clone(),
+                material: credentials.current(),
+                cluster: cluster.clone(),
+            }),
             _ => Err(refuse::precondition(
                 "controller",
                 self.shared.name.as_str(),
@@ -89,10 +102,56 @@ impl Service {
         request: pb::EnrolRequest,
     ) -> Result<pb::IssuedCertificate, Status> {
         let desk = self.desk()?;
+        if cluster::has_form(&request.token) {
+            return self.by_cluster(caller, desk, request).await;
+        }
         let ticket = ticket::judge(&self.shared, &request.token).map_err(refused)?;
         let key = public_key(&request.signing_request)?;
         let issued = desk.sign(&ticket.host, key).await?;
         self.spend(caller, &ticket, &issued).await?;
+        Ok(issued)
+    }
+
+    async fn by_cluster(
+        &self,
+        caller: &Caller,
+        desk: Desk,
+        request: pb::EnrolRequest,
+    ) -> Result<pb::IssuedCertificate, Status> {
+        let Some(cluster) = &desk.cluster else {
+            return Err(refuse::unknown_caller(
+                "this is the token of a cluster, and this controller asks none; give it --kubernetes-enroll \
+                 NAMESPACE/SERVICEACCOUNT, or enrol with a token of fleetknock enroll-token",
+            ));
+        };
+        let key = public_key(&request.signing_request)?;
+        let word = cluster.word(&request.token).await.map_err(|error| match error {
+            ClusterError::Away { reason } => refuse::unavailable(format!("{reason}; try again")),
+            ClusterError::Refused { reason } => refuse::unknown_caller(reason),
+        })?;
+        let every = (desk.issuer.valid_for() / PACE_SHARE).min(PACE_FIRST);
+        paced(&self.first, &word.host, every)?;
+        let issued = self.by_word(caller, desk, &word, key).await;
+        if issued.is_err() {
+            // It got none.
+            lock(&self.first).forget(&word.host);
+        }
+        issued
+    }
+
+    async fn by_word(
+        &self,
+        caller: &Caller,
+        desk: Desk,
+        word: &Word,
+        key: PublicKey,
+    ) -> Result<pb::IssuedCertificate, Status> {
+        let host = &word.host;
+        let issued = desk.sign(host, key).await?;
+        let who = Who::Host(host.clone()).to_string();
+        let actor = Actor { who, by: word.holder.clone(), ..caller.actor() };
+        let message = format!("host {host} got its first certificate, until {}", until(&issued));
+        self.write(pb::EventKind::HostEnrolled, host, &actor, message).await?;
         Ok(issued)
     }
 
@@ -147,36 +206,50 @@ impl Service {
             return Err(refuse::precondition("host", host.as_str(), why));
         }
         let key = public_key(&request.signing_request)?;
-        self.paced(&host, desk.issuer.valid_for())?;
+        paced(&self.pace, &host, (desk.issuer.valid_for() / PACE_SHARE).min(PACE_MOST))?;
         let issued = desk.sign(&host, key).await?;
         let actor = caller.actor();
         let message = format!("host {host} got its next certificate, until {}", until(&issued));
-        let written = audit::write(shared, |at| {
-            let stamp = shared.stamp(at, Some(&actor));
-            audit::entry(pb::EventKind::CertificateRenewed, stamp, message.clone()).about_host(&host)
-        });
-        written.await.map_err(|error| {
-            tracing::warn!(%error, %host, "no certificate without an event of it");
-            refuse::unavailable("the store cannot keep the event of it; try again")
-        })?;
+        self.write(pb::EventKind::CertificateRenewed, &host, &actor, message).await?;
         Ok(issued)
     }
 
-    fn paced(&self, host: &HostName, valid_for: Duration) -> Result<(), Status> {
-        let every = (valid_for / PACE_SHARE).min(PACE_MOST);
-        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        pace.take(host, Instant::now(), every).map_err(|wait| {
-            refuse::unavailable(format!(
-                "host {host} got a certificate a moment ago; again in {} s",
-                wait.as_secs() + 1
-            ))
+    async fn write(
+        &self,
+        kind: pb::EventKind,
+        host: &HostName,
+        actor: &Actor,
+        message: String,
+    ) -> Result<(), Status> {
+        let shared = &self.shared;
+        let written = audit::write(shared, |at| {
+            let stamp = shared.stamp(at, Some(actor));
+            audit::entry(kind, stamp, message.clone()).about_host(host)
+        });
+        written.await.map(drop).map_err(|error| {
+            tracing::warn!(%error, %host, "no certificate without an event of it");
+            refuse::unavailable("the store cannot keep the event of it; try again")
         })
     }
 }
 
+fn paced(pace: &Mutex<Pace>, host: &HostName, every: Duration) -> Result<(), Status> {
+    lock(pace).take(host, Instant::now(), every).map_err(|wait| {
+        refuse::unavailable(format!(
+            "host {host} got a certificate a moment ago; again in {} s",
+            wait.as_secs() + 1
+        ))
+    })
+}
+
+/// What is under these locks is whole at every moment.
+fn lock(pace: &Mutex<Pace>) -> MutexGuard<'_, Pace> {
+    pace.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Desk {
     async fn sign(self, host: &HostName, key: PublicKey) -> Result<pb::IssuedCertificate, Status> {
-        let Self { fleet, issuer, material } = self;
+        let Self { fleet, issuer, material, .. } = self;
         let identity = Identity { fleet, who: Who::Host(host.clone()) };
         // Files are read, which may hang.
         let signed =

@@ -4,5 +4,7 @@
 //! Nothing else in the controller knows of Kubernetes. This room reads its API and then does what an operator's command
 //! would do, through the same functions; behind the feature `operator`, since a fleet without Kubernetes needs none of it.
 
+pub mod client;
 pub mod command;
 pub mod crd;
+pub mod enroll;

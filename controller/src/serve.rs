@@ -40,6 +40,8 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
+#[cfg(feature = "operator")]
+use crate::operator;
 use crate::{
     agent_api,
     audit::{
@@ -86,6 +88,8 @@ pub async fn run(
     let audit_log = settings.audit_log.clone().map(Log::open).transpose();
     let audit_log = audit_log.map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
     let trust = with_issuer(trust, &settings)?;
+    #[cfg(feature = "operator")]
+    let trust = with_cluster(trust, &settings).await?;
     let listener = admin::listen("--listen", settings.listen).await?;
     let entrance = Entrance::new(listener, &trust)?;
     let collector = settings.otlp.collector().map_err(|error| exit::coded(exit::UNAVAILABLE, error))?;
@@ -220,6 +224,18 @@ fn with_issuer(trust: Trust, settings: &Settings) -> anyhow::Result<Trust> {
         .map_err(|error| exit::coded(exit::UNAVAILABLE, error))
         .context("--issuer-cert and --issuer-key cannot be used")?;
     Ok(trust.with_issuer(issuer))
+}
+
+/// With the cluster by whose word hosts enrol, when they do. That it answers is not waited for: it may come later.
+#[cfg(feature = "operator")]
+async fn with_cluster(trust: Trust, settings: &Settings) -> anyhow::Result<Trust> {
+    let Some(account) = &settings.kubernetes_enroll else { return Ok(trust) };
+    let client = operator::client::connect()
+        .await
+        .map_err(|error| exit::coded(exit::UNAVAILABLE, error))
+        .with_context(|| format!("--kubernetes-enroll {account}"))?;
+    tracing::info!(%account, "pods of this service account enrol the nodes on which they run");
+    Ok(trust.with_cluster(Arc::new(operator::enroll::Reviewer::new(client, account.clone()))))
 }
 
 /// Where calls come in.

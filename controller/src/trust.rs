@@ -15,7 +15,7 @@ use fleetknock_runtime::tls::{
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
-use crate::enrolment::issuer::Issuer;
+use crate::enrolment::{cluster::Cluster, issuer::Issuer};
 
 pub mod bearer;
 pub mod caller;
@@ -39,6 +39,8 @@ pub enum Trust {
         credentials: Credentials,
         /// Who signs hosts' certificates; nobody unless the operator says.
         issuer: Option<Arc<Issuer>>,
+        /// Whose word makes hosts of those who show its tokens; nobody's unless the operator says.
+        cluster: Option<Arc<dyn Cluster>>,
     },
 }
 
@@ -49,7 +51,8 @@ impl Trust {
     /// When they cannot be read, are broken, or out of their time.
     pub fn load(fleet: &FleetName, files: Option<Files>) -> Result<Self, tls::FileError> {
         let Some(files) = files else { return Ok(Self::Plain) };
-        Ok(Self::Mutual { fleet: fleet.clone(), credentials: Credentials::load(files)?, issuer: None })
+        let credentials = Credentials::load(files)?;
+        Ok(Self::Mutual { fleet: fleet.clone(), credentials, issuer: None, cluster: None })
     }
 
     /// With an authority that signs hosts' certificates; in plain text there are none.
@@ -57,6 +60,15 @@ impl Trust {
     pub fn with_issuer(mut self, by: Issuer) -> Self {
         if let Self::Mutual { issuer, .. } = &mut self {
             *issuer = Some(Arc::new(by));
+        }
+        self
+    }
+
+    /// With a cluster by whose word hosts enrol; in plain text nobody does.
+    #[must_use]
+    pub fn with_cluster(mut self, by: Arc<dyn Cluster>) -> Self {
+        if let Self::Mutual { cluster, .. } = &mut self {
+            *cluster = Some(by);
         }
         self
     }

@@ -20,6 +20,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
+    /// This host got none after all.
+    pub(super) fn forget(&mut self, host: &HostName) {
+        self.last.remove(host);
+    }
+
     /// Whether this host gets one now, which is remembered.
     ///
     /// # Errors

@@ -222,12 +222,12 @@ async fn without_an_issuer_the_answer_names_the_flags() {
     }
 }
 
-async fn admin(office: &Office, controller: &Controller) -> ControlServiceClient<Channel> {
+pub(crate) async fn admin(office: &Office, controller: &Controller) -> ControlServiceClient<Channel> {
     ControlServiceClient::new(office.dial(controller, "user/root?role=admin").await)
 }
 
 /// Somebody without a certificate.
-async fn stranger(office: &Office, controller: &Controller) -> EnrolmentServiceClient<Channel> {
+pub(crate) async fn stranger(office: &Office, controller: &Controller) -> EnrolmentServiceClient<Channel> {
     let files = Files { own: None, authorities: vec![office.path("ca.crt")] };
     let connector = office.connector_of(Credentials::load(files).unwrap());
     EnrolmentServiceClient::new(dial(&connector, controller.address).await.unwrap())
@@ -238,7 +238,7 @@ async fn created(admin: &mut ControlServiceClient<Channel>, holder: For) -> pb::
     admin.create_token(request).await.unwrap().into_inner()
 }
 
-async fn token(admin: &mut ControlServiceClient<Channel>, host: &str) -> String {
+pub(crate) async fn token(admin: &mut ControlServiceClient<Channel>, host: &str) -> String {
     created(admin, For::Host(host.to_owned())).await.secret
 }
 
@@ -258,11 +258,11 @@ async fn token_that_is_over(store: &dyn Store) -> String {
     secret.reveal().to_owned()
 }
 
-async fn watch(admin: &mut ControlServiceClient<Channel>) -> Streaming<pb::Event> {
+pub(crate) async fn watch(admin: &mut ControlServiceClient<Channel>) -> Streaming<pb::Event> {
     admin.watch_events(pb::WatchEventsRequest::default()).await.unwrap().into_inner()
 }
 
-async fn event(events: &mut Streaming<pb::Event>, kind: pb::EventKind) -> pb::Event {
+pub(crate) async fn event(events: &mut Streaming<pb::Event>, kind: pb::EventKind) -> pb::Event {
     let found = async {
         loop {
             let event = events.message().await.unwrap().unwrap();
@@ -274,15 +274,15 @@ async fn event(events: &mut Streaming<pb::Event>, kind: pb::EventKind) -> pb::Ev
     timeout(PATIENCE, found).await.unwrap()
 }
 
-fn ask(token: &str, request: &str) -> pb::EnrolRequest {
+pub(crate) fn ask(token: &str, request: &str) -> pb::EnrolRequest {
     pb::EnrolRequest { token: token.to_owned(), signing_request: request.to_owned() }
 }
 
-fn request() -> String {
+pub(crate) fn request() -> String {
     PrivateKey::generate().unwrap().request().unwrap()
 }
 
-fn first(issued: &pb::IssuedCertificate) -> Certificate {
+pub(crate) fn first(issued: &pb::IssuedCertificate) -> Certificate {
     Certificate::from_pem(issued.certificate.as_bytes()).unwrap().remove(0)
 }
 
@@ -290,7 +290,7 @@ fn since_1970(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap()
 }
 
-fn kept(office: &Office, issued: &pb::IssuedCertificate, key: &PrivateKey) -> OwnFiles {
+pub(crate) fn kept(office: &Office, issued: &pb::IssuedCertificate, key: &PrivateKey) -> OwnFiles {
     let own = OwnFiles {
         certificate: office.path("kept.crt"),
         key: office.path("kept.key"),

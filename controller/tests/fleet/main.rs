@@ -6,10 +6,15 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+#[cfg(feature = "operator")]
+#[path = "../kubernetes/api_server.rs"]
+mod api_server;
 mod audit;
 mod catching_up;
 mod confirm;
 mod enrolling;
+#[cfg(feature = "operator")]
+mod kubernetes;
 mod logs;
 mod metrics;
 mod overview;

@@ -369,13 +369,27 @@ impl Office {
         certificate: &str,
         store: Arc<dyn Store>,
     ) -> Controller {
-        let files = self.files(self.own(&format!("controller/{certificate}")));
+        Controller::trusting(name, store, self.trust_of(certificate)).await
+    }
+
+    /// A controller by whose cluster's word hosts enrol.
+    #[cfg(feature = "operator")]
+    pub(crate) async fn controller_asking(
+        &self,
+        name: &str,
+        store: Arc<dyn Store>,
+        cluster: Arc<dyn fleetknock_controller::enrolment::cluster::Cluster>,
+    ) -> Controller {
+        Controller::trusting(name, store, self.trust_of(name).with_cluster(cluster)).await
+    }
+
+    fn trust_of(&self, controller: &str) -> Trust {
+        let files = self.files(self.own(&format!("controller/{controller}")));
         let trust = Trust::load(&self.fleet, Some(files)).unwrap();
-        let trust = match &self.issuer {
+        match &self.issuer {
             Some(issuer) => trust.with_issuer(issuer.clone()),
             None => trust,
-        };
-        Controller::trusting(name, store, trust).await
+        }
     }
 
     /// Trusts controllers of this fleet.
