@@ -8,3 +8,5 @@ pub mod client;
 pub mod command;
 pub mod crd;
 pub mod enroll;
+pub mod labels;
+pub mod pki;
