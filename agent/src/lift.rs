@@ -28,8 +28,8 @@ use crate::{
 pub const COMMAND: &str = "lift";
 /// Where packages put the settings.
 const CONFIG: &str = "/etc/fleetknock/agent.yaml";
-/// `TASK_COMM_LEN` of `linux/sched.h`: the kernel keeps 15 bytes of a program's name.
-const OWN_NAME: &str = "fleetknock-agen";
+/// The program's file; after an upgrade the kernel writes ` (deleted)` behind it.
+const PROGRAM: &str = "fleetknock-agent";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -130,13 +130,15 @@ fn running() -> Option<u32> {
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let process: u32 = entry.file_name().to_str()?.parse().ok()?;
         let folder = entry.path();
-        let name = fs::read_to_string(folder.join("comm")).ok()?;
+        // Not the process's name, which a package's own script (fleetknock-agent.prerm) has as well.
+        let file = fs::read_link(folder.join("exe")).ok()?;
+        let name = file.file_name()?.to_str()?.trim_end_matches(" (deleted)").to_owned();
         let there = fs::read_link(folder.join("ns/net")).ok()?;
         let serves = || {
             let line = fs::read(folder.join("cmdline")).unwrap_or_default();
             line.split(|byte| *byte == 0).nth(1).is_none_or(|word| word != COMMAND.as_bytes())
         };
-        (process != own && name.trim_end() == OWN_NAME && there == here && serves()).then_some(process)
+        (process != own && name == PROGRAM && there == here && serves()).then_some(process)
     })
 }
 

@@ -189,9 +189,13 @@ pub(crate) fn is_lifted_without_any_settings(lab: &Lab) {
     std::fs::write(state.join("picture.json"), "{}").unwrap();
     std::fs::write(state.join("tls.key"), "kept").unwrap();
     let config = folder.path().join("agent.yaml");
+    // The package's own script, whose name begins as the program's, is no agent that runs.
+    let script = folder.path().join("fleetknock-agent.prerm");
+    std::fs::write(&script, "#!/bin/sh\n\"$@\"\nexit $?\n").unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let lift = |settings: &str| {
         std::fs::write(&config, settings).unwrap();
-        shell(program, &format!("lift --config {}", config.display()))
+        shell(script.to_str().unwrap(), &format!("{program} lift --config {}", config.display()))
     };
     let said = lift("no-such-setting: 1\n");
     assert!(said.contains("note: the settings cannot be used") && said.contains("no-such-setting"), "{said}");
