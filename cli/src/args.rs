@@ -7,8 +7,8 @@ use fleetknock_core::identity::FleetName;
 use fleetknock_runtime::tls;
 
 use crate::{
-    apply, ban, check, close, completions, confirm, controllers::Controllers, delete, describe, explain, get,
-    import, knock, log, open, output, pki, token, top, watch,
+    apply, backup, ban, check, close, completions, confirm, controllers::Controllers, delete, describe,
+    explain, get, import, knock, log, open, output, pki, token, top, watch,
 };
 
 /// Port knocking for a fleet: knock, and operate doors, hosts, openings, bans and controllers.
@@ -67,6 +67,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Apply(apply::Apply),
+    Backup(backup::Backup),
     Ban(ban::Ban),
     Check(check::Check),
     Close(close::Close),
@@ -82,6 +83,7 @@ pub(crate) enum Command {
     Log(log::Log),
     Open(open::Open),
     Pki(pki::Pki),
+    Restore(backup::restore::Restore),
     Token(token::Token),
     Top(top::Top),
     Unban(ban::Unban),
@@ -105,6 +107,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Pki(command) => pki::run(&command, out),
         Command::Knock(command) => knock::run(command, global.timeout, out).await,
         Command::Apply(command) => apply::run(&command, controllers()?, out).await,
+        Command::Backup(command) => backup::run(&command, controllers()?, out).await,
         Command::Ban(command) => ban::run(&command, controllers()?, out).await,
         Command::Close(command) => close::run(&command, controllers()?, out).await,
         Command::Confirm(command) => confirm::run(&command, controllers()?, out).await,
@@ -115,6 +118,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Get(command) => get::run(&command, controllers()?, out).await,
         Command::Log(command) => log::run(&command, controllers()?, out).await,
         Command::Open(command) => open::run(&command, controllers()?, out).await,
+        Command::Restore(command) => backup::restore::run(&command, controllers()?, out).await,
         Command::Token(command) => token::run(&command, controllers()?, out).await,
         Command::Top(command) => top::run(&command, controllers()?, out).await,
         Command::Unban(command) => ban::unban(&command, controllers()?, out).await,

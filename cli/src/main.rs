@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 mod apply;
 mod args;
+mod backup;
 mod ban;
 mod check;
 mod close;

@@ -70,6 +70,12 @@ impl<O: Write, E: Write> Out<O, E> {
         self.out.flush()
     }
 
+    /// Bytes on standard output as they are.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)?;
+        self.out.flush()
+    }
+
     /// Something that went on although it may not be meant.
     pub(crate) fn warning(&mut self, text: impl AsRef<str>) -> io::Result<()> {
         writeln!(self.err, "fleetknock: warning: {}", clean(text.as_ref()))

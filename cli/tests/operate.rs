@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+#[path = "operate/backup.rs"]
+mod backup;
 #[path = "operate/confirm.rs"]
 mod confirm;
 #[path = "operate/explaining.rs"]

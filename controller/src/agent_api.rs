@@ -47,6 +47,7 @@ use crate::{
 };
 
 pub mod hello;
+pub mod skew;
 
 use hello::{Greeting, Registered};
 
@@ -148,6 +149,10 @@ impl AgentStream {
         let registered = hello::register(&self.shared, greeting).await?;
         self.attach(&registered).await;
         tracing::info!(%host, "agent connected");
+        let version = self.shared.state().fleet.hosts().get(&host).map(|held| held.record.version.clone());
+        if let Some(remark) = version.and_then(|version| skew::remark(&version, env!("CARGO_PKG_VERSION"))) {
+            tracing::warn!(%host, "{remark}");
+        }
         self.say(&registered, pb::EventKind::HostConnected, "agent connected".to_owned());
 
         let ended = self.serve(&registered).await;

@@ -11,7 +11,7 @@ use fleetknock_proto::{
 use fleetknock_runtime::tls::Peer;
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     audit::denials::Denied,
@@ -27,6 +27,7 @@ use crate::{
 };
 
 mod attempts;
+mod backup;
 mod bans;
 mod controllers;
 pub(crate) mod doors;
@@ -37,7 +38,7 @@ pub(crate) mod logs;
 mod openings;
 pub(crate) mod overview;
 pub(crate) mod page;
-mod tokens;
+pub(crate) mod tokens;
 mod trail;
 
 /// Serves operators.
@@ -47,6 +48,7 @@ pub struct Service {
     peers: Arc<Peers>,
     stop: CancellationToken,
     watchers: Watchers,
+    files: backup::One,
 }
 
 impl Service {
@@ -58,7 +60,7 @@ impl Service {
         peers: Arc<Peers>,
         stop: CancellationToken,
     ) -> Self {
-        Self { shared, matching, peers, stop, watchers: Watchers::default() }
+        Self { shared, matching, peers, stop, watchers: Watchers::default(), files: backup::One::default() }
     }
 }
 
@@ -249,6 +251,27 @@ impl ControlService for Service {
         logs::set(&self.shared, &self.peers, &caller, request.get_ref()).await.map(Response::new)
     }
 
+    type BackupStream = backup::Parts<pb::BackupPart>;
+
+    async fn backup(
+        &self,
+        request: Request<pb::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        backup::backup(&self.shared, &caller, &self.files).await.map(Response::new)
+    }
+
+    type RestoreStream = backup::Parts<pb::RestoreProgress>;
+
+    async fn restore(
+        &self,
+        request: Request<Streaming<pb::RestorePart>>,
+    ) -> Result<Response<Self::RestoreStream>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let stop = self.stop.clone();
+        backup::restore(&self.shared, &caller, &self.files, stop, request.into_inner()).map(Response::new)
+    }
+
     type WatchEventsStream = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;
 
     async fn watch_events(
@@ -305,7 +328,7 @@ fn reason(text: &str, otherwise: &str) -> Result<String, Status> {
     Ok(if text.is_empty() { otherwise.to_owned() } else { text.to_owned() })
 }
 
-fn decided<T>(shared: &Shared, result: Result<T, DecideError>) -> Result<T, Status> {
+pub(crate) fn decided<T>(shared: &Shared, result: Result<T, DecideError>) -> Result<T, Status> {
     result.map_err(|error| match error {
         DecideError::Refused(Refusal::NoDoor(name)) => refuse::not_found("door", name.as_str()),
         DecideError::Refused(ref refusal @ Refusal::Banned { ref source_address, .. }) => {

@@ -303,6 +303,18 @@ impl Fleet {
         self.identity.as_ref().map(|held| held.record.id.as_str())
     }
 
+    /// Its record and the revision of that, as far as it has been written down.
+    pub fn identity_record(&self) -> Option<&Held<IdentityRecord>> {
+        self.identity.as_ref()
+    }
+
+    /// Whether a host's agent that holds a picture of this revision may have it from another store than this one, which was
+    /// set up anew: it is not known here, and nothing shows yet that this store is the fleet's.
+    pub fn is_of_another_store(&self, host: &HostName, picture: Revision) -> bool {
+        let is_new = self.identity.as_ref().is_some_and(|held| held.record.new);
+        is_new && picture > 0 && !self.hosts.contains_key(host)
+    }
+
     /// The number that stands for a host while this controller runs.
     pub fn host_id(&self, name: &HostName) -> Option<HostId> {
         self.host_ids.get(name).copied()

@@ -30,6 +30,9 @@ pub use self::reading::{check_identity, load_patiently};
 /// How often ended openings are said and old records cleared away.
 const TICK: Duration = Duration::from_secs(1);
 
+/// An event that is older when it is written was restored from a backup: it is kept, and no news to anybody.
+const NEWS: Duration = Duration::from_secs(300);
+
 /// Records cleared away per transaction.
 const CLEAR_MAX: usize = CHANGES_MAX / 2;
 
@@ -113,7 +116,8 @@ fn take_in(shared: &Shared, changes: Changes) {
     }
     shared.advance(revision);
     let told: HashSet<_> = effects.iter().filter_map(subject_of_event).collect();
-    for effect in &effects {
+    let is_news = |effect: &&Effect| !matches!(effect, Effect::Audited(event) if event.at + NEWS <= now);
+    for effect in effects.iter().filter(is_news) {
         say(shared, effect, now, &told);
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod agent_api;
 pub mod audit;
+pub mod backup;
 pub mod boots;
 pub mod clock;
 pub mod command;

@@ -148,6 +148,11 @@ pub struct MemberRecord {
 pub struct IdentityRecord {
     /// Random, 32 hexadecimal digits.
     pub id: String,
+    /// The store was set up by the controller that wrote this, and nothing shows yet that it is the fleet's: no host that it
+    /// knows has come back, and nobody restored a backup. It may stand where the fleet's store was lost, so hosts that keep
+    /// guard and that it does not know are not told what it holds, which would take their guard off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub new: bool,
 }
 
 /// Who asked for an opening or a ban.

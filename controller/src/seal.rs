@@ -138,6 +138,14 @@ impl Store for Sealed {
         Ok(listing)
     }
 
+    async fn list_as_it_lies(&self, prefix: &str) -> Result<Listing, StoreError> {
+        self.store.list_as_it_lies(prefix).await
+    }
+
+    fn open_value(&self, key: &str, value: Bytes) -> Bytes {
+        self.seals.open(key, value)
+    }
+
     /// A sealed value takes a third more room than what is sealed, and has to keep to the store's bounds too.
     async fn commit(&self, mut transaction: Transaction) -> Result<Revision, StoreError> {
         check_transaction(&transaction)?;

@@ -139,6 +139,17 @@ pub trait Store: Send + Sync + 'static {
     /// All entries whose key begins with the prefix.
     async fn list(&self, prefix: &str) -> Result<Listing, StoreError>;
 
+    /// The same with secret values as they lie there: sealed, where there is a key. For backups.
+    async fn list_as_it_lies(&self, prefix: &str) -> Result<Listing, StoreError> {
+        self.list(prefix).await
+    }
+
+    /// A value that lay under a key of such a listing, as [`get`](Self::get) would show it. One that cannot be opened becomes
+    /// one that no record's parser takes, and that says why.
+    fn open_value(&self, _key: &str, value: Bytes) -> Bytes {
+        value
+    }
+
     /// Carries out a transaction, or fails with [`StoreError::Conflict`] and changes nothing. Returns its revision; for
     /// one that changes nothing, the store's.
     async fn commit(&self, transaction: Transaction) -> Result<Revision, StoreError>;

@@ -35,3 +35,7 @@ pub fn page_size(asked: u32) -> usize {
         asked => asked.min(PAGE_MAX),
     }
 }
+/// The most bytes of a backup in one message.
+pub const BACKUP_PART_MAX: usize = 64 * 1024;
+/// The largest backup in bytes. The embedded store holds twice as much, of which openings and controllers are left out.
+pub const BACKUP_MAX: usize = 256 * 1024 * 1024;

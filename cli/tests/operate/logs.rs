@@ -1,5 +1,8 @@
 //! What a controller or an agent logs.
 
+use fleetknock_proto::{status, v1};
+use tonic::Status;
+
 use super::stand_in::StandIn;
 
 #[test]
@@ -43,4 +46,17 @@ fn a_host_that_is_gone_and_a_missing_filter_are_told() {
         assert_eq!(fleet.run(wrong, "").code, 64, "{wrong:?}");
     }
     assert!(fleet.log_orders().is_empty());
+}
+
+/// What the stand-in was ordered.
+pub(crate) fn order(request: &v1::SetLogRequest) -> Result<String, Status> {
+    let whose = match &request.whose {
+        Some(v1::set_log_request::Whose::Host(host)) if host == "gone" => {
+            return Err(status::precondition("host", host, "it is not connected"));
+        }
+        Some(v1::set_log_request::Whose::Host(host)) => format!("host {host}"),
+        Some(v1::set_log_request::Whose::Controller(name)) => format!("controller {name}"),
+        None => "nobody".to_owned(),
+    };
+    Ok(format!("{whose}: '{}' for {} ms", request.filter, request.for_ms))
 }

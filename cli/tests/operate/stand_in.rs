@@ -24,10 +24,11 @@ use futures::stream;
 use tokio::{net::TcpListener, runtime::Runtime};
 use tonic::{Request, Response, Status};
 
-use super::{fleet, wall};
+use super::{backup, fleet, logs, wall};
 
 type Answer<T> = Result<Response<T>, Status>;
-type EventStream = std::pin::Pin<Box<dyn futures::Stream<Item = Result<v1::Event, Status>> + Send>>;
+type Parts<T> = std::pin::Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
+type EventStream = Parts<v1::Event>;
 
 /// Runs until it is dropped.
 pub(crate) struct StandIn {
@@ -125,12 +126,10 @@ impl StandIn {
     pub(crate) fn openings(&self) -> Vec<String> {
         self.openings.lock().unwrap().iter().map(|opening| opening.id.clone()).collect()
     }
-
     /// What was ordered to be logged.
     pub(crate) fn log_orders(&self) -> Vec<String> {
         self.log_orders.lock().unwrap().clone()
     }
-
     /// Who is banned.
     pub(crate) fn bans(&self) -> Vec<String> {
         self.bans.lock().unwrap().keys().cloned().collect()
@@ -414,8 +413,10 @@ impl ControlService for Service {
         &self,
         _: Request<v1::ListControllersRequest>,
     ) -> Answer<v1::ListControllersResponse> {
-        let controllers = fleet::controllers();
-        Ok(Response::new(v1::ListControllersResponse { controllers, next_page_token: String::new() }))
+        Ok(Response::new(v1::ListControllersResponse {
+            controllers: fleet::controllers(),
+            ..Default::default()
+        }))
     }
 
     async fn list_attempts(&self, _: Request<v1::ListAttemptsRequest>) -> Answer<v1::ListAttemptsResponse> {
@@ -455,19 +456,28 @@ impl ControlService for Service {
 
     async fn set_log(&self, request: Request<v1::SetLogRequest>) -> Answer<v1::SetLogResponse> {
         let request = request.into_inner();
-        let whose = match &request.whose {
-            Some(v1::set_log_request::Whose::Host(host)) if host == "gone" => {
-                return Err(status::precondition("host", host, "it is not connected"));
-            }
-            Some(v1::set_log_request::Whose::Host(host)) => format!("host {host}"),
-            Some(v1::set_log_request::Whose::Controller(name)) => format!("controller {name}"),
-            None => "nobody".to_owned(),
-        };
-        let text = format!("{whose}: '{}' for {} ms", request.filter, request.for_ms);
+        let text = logs::order(&request)?;
         self.log_orders.lock().unwrap().push(text);
         let within = if request.for_ms == 0 { 600_000 } else { request.for_ms };
         let until_ms = if request.filter.is_empty() { 0 } else { now_ms() + within };
         Ok(Response::new(v1::SetLogResponse { until_ms }))
+    }
+
+    type BackupStream = Parts<v1::BackupPart>;
+    /// Two parts; a controller that is suspended breaks off after the first.
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Answer<Self::BackupStream> {
+        Ok(Response::new(Box::pin(stream::iter(backup::file(self.serving())))))
+    }
+
+    type RestoreStream = Parts<v1::RestoreProgress>;
+    /// Says what it was given.
+    async fn restore(
+        &self,
+        request: Request<tonic::Streaming<v1::RestorePart>>,
+    ) -> Answer<Self::RestoreStream> {
+        self.serving()?;
+        let told = backup::restored(request.into_inner()).await?;
+        Ok(Response::new(Box::pin(stream::iter(told.map(Ok)))))
     }
 
     /// One event, and then the stream ends.

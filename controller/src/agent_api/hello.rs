@@ -15,17 +15,22 @@ use crate::{
     decide::{DecideError, contend},
     grant,
     record::Boot,
-    record::{HostRecord, Key},
+    record::{HostRecord, IdentityRecord, Key},
     shared::Shared,
-    store::Transaction,
+    store::{Revision, Transaction},
 };
 
 /// Hosts in a fleet. Beyond it a new host is refused.
-const HOSTS_MAX: usize = 50_000;
+pub const HOSTS_MAX: usize = 50_000;
 /// Ports of one guard.
 const GUARD_COUNTS_MAX: usize = 4_096;
 /// Characters of a free text that an agent may say.
 const TEXT_MAX: usize = 300;
+
+/// What an agent is told whose picture is not of this store ([`Fleet::is_of_another_store`](crate::fleet::Fleet)).
+const ANOTHER_STORE: &str = "this store was set up anew and does not know it, and its agent keeps guard for an earlier store; \
+    that guard stays as it is until somebody restores the fleet's backup (fleetknock restore FILE) or says that the fleet \
+    begins anew (fleetknock restore --begin-anew)";
 
 /// A Hello, parsed.
 #[derive(Debug)]
@@ -36,6 +41,8 @@ pub struct Greeting {
     pub boot: Boot,
     /// Every other controller has refused it.
     pub last_resort: bool,
+    /// The revision of the picture that it holds; 0: it holds none.
+    pub picture: Revision,
     /// What is written down of it; when it was first seen is not known here.
     pub record: HostRecord,
 }
@@ -81,7 +88,7 @@ pub fn parse(hello: pb::Hello) -> Result<Greeting, Status> {
         firewall: text(hello.firewall),
         created: Timestamp::ZERO,
     };
-    Ok(Greeting { host, boot, last_resort: hello.last_resort, record })
+    Ok(Greeting { host, boot, last_resort: hello.last_resort, picture: hello.revision, record })
 }
 
 /// A host's report with its texts and lists cut to their bounds.
@@ -101,7 +108,11 @@ pub fn bounded(report: pb::HostReport) -> Result<pb::HostReport, Status> {
 
 /// Writes the host's record if it says anything new, and gives the host and its boot their numbers.
 pub(super) async fn register(shared: &Shared, greeting: Greeting) -> Result<Registered, Status> {
-    let Greeting { host, boot, record, .. } = greeting;
+    let Greeting { host, boot, record, picture, .. } = greeting;
+    if shared.state().fleet.is_of_another_store(&host, picture) {
+        tracing::warn!(%host, "{ANOTHER_STORE}");
+        return Err(refuse::unavailable(format!("host '{host}': {ANOTHER_STORE}")));
+    }
     let ((), revision) = contend(shared, |at| {
         let state = shared.state();
         let held = state.fleet.hosts().get(&host);
@@ -110,13 +121,20 @@ pub(super) async fn register(shared: &Shared, greeting: Greeting) -> Result<Regi
         }
         let created = held.map_or(at, |held| held.record.created);
         let record = HostRecord { created, ..record.clone() };
-        if held.is_some_and(|held| held.record == record) {
-            return Ok(((), Transaction::default()));
+        let mut transaction = Transaction::default();
+        if held.is_none_or(|held| held.record != record) {
+            let key = Key::Host(host.clone());
+            transaction.expect.push(grant::expect(&key, held.map(|held| held.revision)));
+            transaction.changes.push(grant::put(&key, &record)?);
         }
-        let key = Key::Host(host.clone());
-        let expect = vec![grant::expect(&key, held.map(|held| held.revision))];
-        let changes = vec![grant::put(&key, &record)?];
-        Ok(((), Transaction { expect, changes, ..Transaction::default() }))
+        // A host that it knows came back with what it was told: this store is the fleet's.
+        let identity = state.fleet.identity_record().filter(|identity| identity.record.new);
+        if let Some(identity) = identity.filter(|_| held.is_some() && picture > 0) {
+            let settled = IdentityRecord { new: false, ..identity.record.clone() };
+            transaction.expect.push(grant::expect(&Key::Identity, Some(identity.revision)));
+            transaction.changes.push(grant::put(&Key::Identity, &settled)?);
+        }
+        Ok(((), transaction))
     })
     .await
     .map_err(|error| refuse::unavailable(format!("the host '{host}' cannot be recorded: {error}")))?;

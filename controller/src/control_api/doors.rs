@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Doors in a fleet.
-const DOORS_MAX: usize = 4_096;
+pub(crate) const DOORS_MAX: usize = 4_096;
 /// Hosts that a warning names.
 const UNSEEN_NAMED_MAX: usize = 8;
 

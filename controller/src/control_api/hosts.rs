@@ -16,6 +16,7 @@ use tonic::Status;
 
 use super::{decided, page::Page};
 use crate::{
+    agent_api::skew,
     audit, decide,
     peers::{
         Peers,
@@ -70,7 +71,8 @@ impl Told {
     }
 
     fn describe(&mut self, shared: &Shared, state: &State, host: &HostRecord) -> pb::Host {
-        let told = self.hosts.remove(host.name.as_str()).unwrap_or_default();
+        let mut told = self.hosts.remove(host.name.as_str()).unwrap_or_default();
+        told.warnings.extend(skew::remark(&host.version, env!("CARGO_PKG_VERSION")));
         pb::Host {
             name: host.name.to_string(),
             labels: host.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),

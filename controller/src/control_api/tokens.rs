@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Tokens of a fleet: each is about 300 bytes in every controller.
-const TOKENS_MAX: usize = 1_024;
+pub(crate) const TOKENS_MAX: usize = 1_024;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);

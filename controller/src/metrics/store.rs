@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt as _;
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, histogram::Histogram},
@@ -108,6 +109,14 @@ impl Store for Metered {
 
     async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
         self.metrics.timed("list", self.store.list(prefix)).await
+    }
+
+    async fn list_as_it_lies(&self, prefix: &str) -> Result<Listing, StoreError> {
+        self.metrics.timed("list", self.store.list_as_it_lies(prefix)).await
+    }
+
+    fn open_value(&self, key: &str, value: Bytes) -> Bytes {
+        self.store.open_value(key, value)
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Revision, StoreError> {

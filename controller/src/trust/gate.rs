@@ -50,8 +50,9 @@ use crate::{
 mod tests;
 
 /// What a user must be at least to call a method of the control service. One that is not listed is for nobody.
-const ROLES: [(&str, Role); 27] = [
+const ROLES: [(&str, Role); 29] = [
     ("ApplyDoor", Role::Admin),
+    ("Backup", Role::Admin),
     ("BanSource", Role::Operator),
     ("Close", Role::Operator),
     ("ConfirmDoor", Role::Admin),
@@ -74,6 +75,7 @@ const ROLES: [(&str, Role); 27] = [
     ("ListTokens", Role::Admin),
     ("Open", Role::Operator),
     ("Overview", Role::Viewer),
+    ("Restore", Role::Admin),
     ("RevokeToken", Role::Admin),
     ("SetLog", Role::Admin),
     ("UnbanSource", Role::Operator),

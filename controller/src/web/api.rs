@@ -103,6 +103,10 @@ pub(super) async fn call(
         let api = web.api()?;
         let method = api.method(&name)?;
         origin::check_change(&headers)?;
+        if method.is_stream() {
+            let reason = "this call is a stream, which has no form in JSON here; make it over gRPC, as fleetknock does";
+            return Err(Status::unimplemented(reason));
+        }
         let request = method.read(&read(body).await?)?;
         let request = as_grpc(request, peer, &headers);
         let answer = api.grpc().await?.unary(request, path(&method)?, method.codec()).await?;

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use tonic::{Code, transport::Channel};
 
 use crate::{
+    backup::{backup, restore},
     store_away::Away,
     support::{Agent, Controller, apply, door, shown_steps, tcp},
     trust::Office,
@@ -130,6 +131,11 @@ async fn each_change_leaves_one_event_with_its_actor_and_no_secret() {
 
     alice.set_log(pb::SetLogRequest { filter: "info".into(), ..Default::default() }).await.unwrap();
     left(&mut alice, "SetLog", &[Kind::LogChanged]).await;
+
+    let file = backup(&mut alice).await;
+    left(&mut alice, "Backup", &[Kind::BackupMade]).await;
+    restore(&mut alice, pb::RestoreOptions::default(), &file).await.unwrap();
+    left(&mut alice, "Restore", &[Kind::BackupRestored, Kind::BackupRestored]).await;
 
     for (method, role) in gate::methods() {
         assert!(role == Role::Viewer || called.contains(&method), "{method} was not called");

@@ -10,6 +10,7 @@
 #[path = "../kubernetes/api_server.rs"]
 mod api_server;
 mod audit;
+mod backup;
 mod catching_up;
 mod confirm;
 mod enrolling;

@@ -154,6 +154,17 @@ impl Agent {
         role: &str,
         last_resort: bool,
     ) -> Result<Self, Status> {
+        Self::holding(AgentServiceClient::new(channel), host, role, last_resort, 0).await
+    }
+
+    /// The same for one that holds a picture of this revision.
+    pub(crate) async fn holding(
+        mut client: AgentServiceClient<Channel>,
+        host: &str,
+        role: &str,
+        last_resort: bool,
+        revision: u64,
+    ) -> Result<Self, Status> {
         let (say, messages) = mpsc::channel(64);
         let hello = pb::Hello {
             host: host.to_owned(),
@@ -163,10 +174,10 @@ impl Agent {
             firewall: "dry-run".to_owned(),
             management: vec!["192.0.2.0/24".to_owned()],
             last_resort,
+            revision,
             ..pb::Hello::default()
         };
         say.send(pb::AgentMessage { kind: Some(Say::Hello(hello)) }).await.unwrap();
-        let mut client = AgentServiceClient::new(channel);
         let told = client.attach(ReceiverStream::new(messages)).await?.into_inner();
         let mut agent = Self { say, told, counter: 0, window: Vec::new(), snapshot: pb::Snapshot::default() };
         let snapshot = agent.try_until(|told| match told {

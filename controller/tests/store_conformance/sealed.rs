@@ -159,6 +159,13 @@ async fn learns_no_step(raw: Shared) {
     assert_eq!(value(&store, "doors/d").await.unwrap(), DOOR);
 
     let mut seen: Vec<_> = raw.list("").await.unwrap().entries.into_iter().map(|entry| entry.value).collect();
+    // A backup takes what lies there, and opens it when it is restored.
+    let lies = store.list_as_it_lies("").await.unwrap();
+    assert_eq!(lies, raw.list("").await.unwrap());
+    for entry in lies.entries {
+        let opened = store.open_value(&entry.key, entry.value);
+        assert_eq!(store.get(&entry.key).await.unwrap().unwrap().value, opened);
+    }
     seen.push(value(&raw, "doors/d").await.unwrap());
     for change in next(&mut watch).await.unwrap().changes {
         if let store::Change::Put { value, .. } = change {

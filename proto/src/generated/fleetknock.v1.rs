@@ -1685,6 +1685,108 @@ pub struct SetLogResponse {
     #[prost(uint64, tag = "1")]
     pub until_ms: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupRequest {}
+/// The next bytes of the file: at most 64 KiB. The file is whole when the stream ends well.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupPart {
+    #[prost(bytes = "vec", tag = "1")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreOptions {
+    /// Say what would change, change nothing.
+    #[prost(bool, tag = "1")]
+    pub dry_run: bool,
+    /// Remove doors and bans that are not in the file, and tokens when those are restored.
+    #[prost(bool, tag = "2")]
+    pub replace: bool,
+    /// Restore tokens: also those that were revoked or spent since the backup.
+    #[prost(bool, tag = "3")]
+    pub tokens: bool,
+    /// The file may be of another store than this one. One that was set up anew takes any of its fleet.
+    #[prost(bool, tag = "4")]
+    pub another_store: bool,
+    /// There is no file: the fleet begins anew with what the store holds, and agents that keep guard for an earlier store
+    /// take that guard off.
+    #[prost(bool, tag = "5")]
+    pub begin_anew: bool,
+}
+/// The first one says how; the others are the file, at most 64 KiB each, until the caller's side of the stream ends.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestorePart {
+    #[prost(oneof = "restore_part::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<restore_part::Part>,
+}
+/// Nested message and enum types in `RestorePart`.
+pub mod restore_part {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        #[prost(message, tag = "1")]
+        Options(super::RestoreOptions),
+        #[prost(bytes, tag = "2")]
+        Data(::prost::alloc::vec::Vec<u8>),
+    }
+}
+/// What is changed, or would be. Events of the audit trail are only counted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreChange {
+    #[prost(enumeration = "RestoreAction", tag = "1")]
+    pub action: i32,
+    /// door, host, ban or token.
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
+    /// A door's or a host's name, a ban's source, a token's id.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// What else there is to say, for people; no secret.
+    #[prost(string, tag = "4")]
+    pub note: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreSummary {
+    /// When the backup was made, and by which version.
+    #[prost(uint64, tag = "1")]
+    pub made_ms: u64,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub added: u32,
+    #[prost(uint32, tag = "4")]
+    pub changed: u32,
+    #[prost(uint32, tag = "5")]
+    pub removed: u32,
+    /// Events of the audit trail that are added.
+    #[prost(uint32, tag = "6")]
+    pub events: u32,
+    /// Records of the file that the store holds as they are, and such as are left out.
+    #[prost(uint32, tag = "7")]
+    pub unchanged: u32,
+    #[prost(uint32, tag = "8")]
+    pub left_out: u32,
+    /// What the caller should know, for people.
+    #[prost(string, repeated, tag = "9")]
+    pub remarks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// First all changes, then how far it is, then the summary. A dry run ends with the summary too.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreProgress {
+    #[prost(oneof = "restore_progress::Progress", tags = "1, 2, 3")]
+    pub progress: ::core::option::Option<restore_progress::Progress>,
+}
+/// Nested message and enum types in `RestoreProgress`.
+pub mod restore_progress {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Progress {
+        #[prost(message, tag = "1")]
+        Change(super::RestoreChange),
+        /// Changes that have been made so far.
+        #[prost(uint32, tag = "2")]
+        Done(u32),
+        #[prost(message, tag = "3")]
+        Summary(super::RestoreSummary),
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum DoorMode {
@@ -1909,6 +2011,10 @@ pub enum EventKind {
     LogChanged = 34,
     /// An attempt that had reached its second step failed; told while somebody watches.
     AttemptFailed = 35,
+    /// Somebody took a backup.
+    BackupMade = 36,
+    /// Somebody restored a backup: when it began, and when it was done.
+    BackupRestored = 37,
 }
 impl EventKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1953,6 +2059,8 @@ impl EventKind {
             Self::Impostor => "EVENT_KIND_IMPOSTOR",
             Self::LogChanged => "EVENT_KIND_LOG_CHANGED",
             Self::AttemptFailed => "EVENT_KIND_ATTEMPT_FAILED",
+            Self::BackupMade => "EVENT_KIND_BACKUP_MADE",
+            Self::BackupRestored => "EVENT_KIND_BACKUP_RESTORED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1994,6 +2102,8 @@ impl EventKind {
             "EVENT_KIND_IMPOSTOR" => Some(Self::Impostor),
             "EVENT_KIND_LOG_CHANGED" => Some(Self::LogChanged),
             "EVENT_KIND_ATTEMPT_FAILED" => Some(Self::AttemptFailed),
+            "EVENT_KIND_BACKUP_MADE" => Some(Self::BackupMade),
+            "EVENT_KIND_BACKUP_RESTORED" => Some(Self::BackupRestored),
             _ => None,
         }
     }
@@ -2197,6 +2307,38 @@ impl ExplainCode {
             "EXPLAIN_CODE_NO_HOST" => Some(Self::NoHost),
             "EXPLAIN_CODE_OBSERVES" => Some(Self::Observes),
             "EXPLAIN_CODE_FIREWALL_FAILED" => Some(Self::FirewallFailed),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RestoreAction {
+    Unspecified = 0,
+    Add = 1,
+    Change = 2,
+    Remove = 3,
+}
+impl RestoreAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RESTORE_ACTION_UNSPECIFIED",
+            Self::Add => "RESTORE_ACTION_ADD",
+            Self::Change => "RESTORE_ACTION_CHANGE",
+            Self::Remove => "RESTORE_ACTION_REMOVE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RESTORE_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "RESTORE_ACTION_ADD" => Some(Self::Add),
+            "RESTORE_ACTION_CHANGE" => Some(Self::Change),
+            "RESTORE_ACTION_REMOVE" => Some(Self::Remove),
             _ => None,
         }
     }
@@ -2927,6 +3069,58 @@ pub mod control_service_client {
                 .insert(GrpcMethod::new("fleetknock.v1.ControlService", "RevokeToken"));
             self.inner.unary(req, path, codec).await
         }
+        /// The fleet's records at one revision of the store, as a file: deploy/backup.md tells its form. What is sealed in the
+        /// store is sealed in the file.
+        pub async fn backup(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BackupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::BackupPart>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.ControlService/Backup",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.ControlService", "Backup"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Puts the records of such a file into the store. Nothing is changed before the file was received, whole and unaltered,
+        /// and everything in it could be read. May be broken off and made again.
+        pub async fn restore(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::RestorePart>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RestoreProgress>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetknock.v1.ControlService/Restore",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fleetknock.v1.ControlService", "Restore"));
+            self.inner.streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -3117,6 +3311,30 @@ pub mod control_service_server {
             tonic::Response<super::RevokeTokenResponse>,
             tonic::Status,
         >;
+        /// Server streaming response type for the Backup method.
+        type BackupStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::BackupPart, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The fleet's records at one revision of the store, as a file: deploy/backup.md tells its form. What is sealed in the
+        /// store is sealed in the file.
+        async fn backup(
+            &self,
+            request: tonic::Request<super::BackupRequest>,
+        ) -> std::result::Result<tonic::Response<Self::BackupStream>, tonic::Status>;
+        /// Server streaming response type for the Restore method.
+        type RestoreStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RestoreProgress, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Puts the records of such a file into the store. Nothing is changed before the file was received, whole and unaltered,
+        /// and everything in it could be read. May be broken off and made again.
+        async fn restore(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::RestorePart>>,
+        ) -> std::result::Result<tonic::Response<Self::RestoreStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ControlServiceServer<T> {
@@ -4405,6 +4623,98 @@ pub mod control_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.ControlService/Backup" => {
+                    #[allow(non_camel_case_types)]
+                    struct BackupSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::ServerStreamingService<super::BackupRequest>
+                    for BackupSvc<T> {
+                        type Response = super::BackupPart;
+                        type ResponseStream = T::BackupStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BackupRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::backup(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BackupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetknock.v1.ControlService/Restore" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestoreSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::StreamingService<super::RestorePart>
+                    for RestoreSvc<T> {
+                        type Response = super::RestoreProgress;
+                        type ResponseStream = T::RestoreStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::RestorePart>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::restore(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestoreSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -37,6 +37,7 @@ pub fn files(target: &Target) -> Vec<File> {
         "token" => text::tokens(),
         "record" => store::records(),
         "sealed" => store::sealed(),
+        "backup" => store::backups(),
         _ => vec![],
     };
     files.sort();

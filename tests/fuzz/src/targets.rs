@@ -2,6 +2,7 @@
 
 use crate::Target;
 
+mod backup;
 mod json;
 pub mod messages;
 mod packet;
@@ -24,6 +25,7 @@ pub const ALL: &[Target] = &[
     Target { name: "identity", run: text::identity, dictionary: text::NAME_WORDS },
     Target { name: "token", run: text::token, dictionary: text::NAME_WORDS },
     Target { name: "record", run: store::record, dictionary: store::WORDS },
+    Target { name: "backup", run: backup::backup, dictionary: backup::WORDS },
     Target { name: "sealed", run: store::sealed, dictionary: store::WORDS },
 ];
 

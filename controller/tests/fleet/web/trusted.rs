@@ -18,6 +18,9 @@ use crate::{
     trust::Office,
 };
 
+/// What has another form in JSON, or none.
+const STREAMS: [&str; 3] = ["Backup", "Restore", "WatchEvents"];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_role_may_by_json_what_it_may_by_grpc() {
     let blue = Office::new("blue");
@@ -25,7 +28,7 @@ async fn every_role_may_by_json_what_it_may_by_grpc() {
     for who in ["user/u?role=viewer", "user/u?role=operator", "user/u?role=admin", "host/edge-1"] {
         let channel = blue.dial(&controller, who).await;
         let browser = Browser::tls(controller.http, Some(blue.own(who)));
-        for (method, _) in gate::methods().filter(|(method, _)| *method != "WatchEvents") {
+        for (method, _) in gate::methods().filter(|(method, _)| !STREAMS.contains(method)) {
             let by_grpc = bare(channel.clone(), method).await;
             let by_json = browser.call(method, &json!({})).await;
             let by_json = if by_json.status == 200 { Code::Ok } else { code(&by_json.json()) };
@@ -33,7 +36,7 @@ async fn every_role_may_by_json_what_it_may_by_grpc() {
         }
     }
     let nobody = Browser::tls(controller.http, None);
-    let methods = || gate::methods().map(|(method, _)| method).filter(|method| *method != "WatchEvents");
+    let methods = || gate::methods().map(|(method, _)| method).filter(|method| !STREAMS.contains(method));
     let nothing = json!({});
     let refused = futures::future::join_all(methods().map(|method| nobody.call(method, &nothing))).await;
     for (method, refused) in methods().zip(refused) {

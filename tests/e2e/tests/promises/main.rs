@@ -33,3 +33,4 @@ mod p28_one_trace_tells_of_a_knock;
 mod p29_every_panel_and_every_alert_has_its_metrics;
 mod p30_the_dashboard_shows_what_is;
 mod p31_node_ports_are_guarded;
+mod p32_a_backup_brings_a_lost_fleet_back;

@@ -63,6 +63,35 @@ pub(super) fn records() -> Vec<File> {
     files
 }
 
+/// Files without the sum that ends them: the target adds one.
+pub(super) fn backups() -> Vec<File> {
+    let line = |key: &str, value: &str| format!("{{\"key\":{key:?},\"value\":{value:?}}}\n");
+    let header = |records: usize| {
+        format!(
+            "{{\"fleetknock\":\"backup\",\"format\":1,\"fleet\":\"fuzz\",\"store\":\"0123456789abcdef0123456789abcdef\",\
+             \"version\":\"0.1.0\",\"made\":7,\"revision\":9,\"keys\":[\"fuzz-a\"],\"clear\":0,\"left_out\":0,\
+             \"records\":{records}}}\n"
+        )
+    };
+    let kept = |name: &str| !matches!(name, "controller" | "identity" | "opening");
+    let lines: Vec<_> =
+        RECORDS.iter().filter(|(name, ..)| kept(name)).map(|(_, key, value)| line(key, value)).collect();
+    let all = format!("{}{}", header(lines.len()), lines.concat());
+    let sealed = seal(FLEET, PLACE, 0, SEALED[0], 20);
+    let sealed = line(PLACE, &String::from_utf8_lossy(&sealed));
+    vec![
+        file("all", all.clone()),
+        file("empty", header(0)),
+        file("sealed", format!("{}{sealed}", header(1))),
+        file("almost-twice", format!("{}{}{}", header(2), lines[0], lines[0])),
+        file("almost-opening", format!("{}{}", header(1), line(RECORDS[6].1, RECORDS[6].2))),
+        file("almost-newer", all.replacen("\"format\":1", "\"format\":2", 1)),
+        file("almost-cut", &all[..all.len() / 2]),
+        file("almost-more", format!("{}{}", header(0), lines[0])),
+        file("almost-elsewhere", format!("{}{}", header(1), line("doors/elsewhere", DOOR))),
+    ]
+}
+
 pub(super) fn sealed() -> Vec<File> {
     let mut files =
         vec![file("clear", DOOR), file("plain-to-seal", [&[9; NONCE_BYTES], DOOR.as_bytes()].concat())];

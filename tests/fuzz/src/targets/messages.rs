@@ -15,21 +15,22 @@ macro_rules! messages {
 }
 
 messages! {
-    Acknowledge Actor AgentMessage ApplyDoorRequest ApplyDoorResponse Attempt Ban BanSourceRequest CloseRequest
-    CloseResponse ConfirmDoorRequest ConnectedHostsRequest ConnectedHostsResponse Controller ControllerMessage
-    CreateTokenRequest CreateTokenResponse DeleteDoorRequest DeleteDoorResponse DeleteHostRequest DeleteHostResponse
-    Delta DescribeRequest Door DoorExplained DoorSpec DropCounters EnrolRequest Event ExplainRequest ExplainResponse
-    FieldChange ForwardBatch GetBanRequest GetControllerRequest GetDoorRequest GetHostRequest GetOpeningRequest
-    Goodbye Guard GuardCount Hello Host HostBan HostObservations HostOpening HostReport HostSelector
-    IssuedCertificate KnockCounts KnockSeen ListAttemptsRequest ListAttemptsResponse ListBansRequest
-    ListBansResponse ListControllersRequest ListControllersResponse ListDoorsRequest ListDoorsResponse
-    ListEventsRequest ListEventsResponse ListHostsRequest ListHostsResponse ListOpeningsRequest ListOpeningsResponse
-    ListTokensRequest ListTokensResponse LogOrder Observation ObservationBatch OpenRequest Opening OpeningOnHost
-    OpeningReport OpeningReports OpeningReportsRequest OpeningReportsResponse OpeningResult OverviewRequest
-    OverviewResponse OwnKnocksRequest OwnKnocksResponse OwnOverviewResponse Peer PeerHello PeerMessage
-    PeerProbeReply PeerReply PeerTraced PeerWelcome Port PortRange Probe ProbeReply RenewRequest Resend ResultBatch
-    RevokeTokenRequest RevokeTokenResponse Sequence SetLogRequest SetLogResponse Snapshot Step Token TokenUser
-    Traced UnbanSourceRequest UnbanSourceResponse WatchEventsRequest Welcome Withdrawal
+    Acknowledge Actor AgentMessage ApplyDoorRequest ApplyDoorResponse Attempt BackupPart BackupRequest Ban
+    BanSourceRequest CloseRequest CloseResponse ConfirmDoorRequest ConnectedHostsRequest ConnectedHostsResponse
+    Controller ControllerMessage CreateTokenRequest CreateTokenResponse DeleteDoorRequest DeleteDoorResponse
+    DeleteHostRequest DeleteHostResponse Delta DescribeRequest Door DoorExplained DoorSpec DropCounters
+    EnrolRequest Event ExplainRequest ExplainResponse FieldChange ForwardBatch GetBanRequest GetControllerRequest
+    GetDoorRequest GetHostRequest GetOpeningRequest Goodbye Guard GuardCount Hello Host HostBan HostObservations
+    HostOpening HostReport HostSelector IssuedCertificate KnockCounts KnockSeen ListAttemptsRequest
+    ListAttemptsResponse ListBansRequest ListBansResponse ListControllersRequest ListControllersResponse
+    ListDoorsRequest ListDoorsResponse ListEventsRequest ListEventsResponse ListHostsRequest ListHostsResponse
+    ListOpeningsRequest ListOpeningsResponse ListTokensRequest ListTokensResponse LogOrder Observation
+    ObservationBatch OpenRequest Opening OpeningOnHost OpeningReport OpeningReports OpeningReportsRequest
+    OpeningReportsResponse OpeningResult OverviewRequest OverviewResponse OwnKnocksRequest OwnKnocksResponse
+    OwnOverviewResponse Peer PeerHello PeerMessage PeerProbeReply PeerReply PeerTraced PeerWelcome Port PortRange
+    Probe ProbeReply RenewRequest Resend RestoreChange RestoreOptions RestorePart RestoreProgress RestoreSummary
+    ResultBatch RevokeTokenRequest RevokeTokenResponse Sequence SetLogRequest SetLogResponse Snapshot Step Token
+    TokenUser Traced UnbanSourceRequest UnbanSourceResponse WatchEventsRequest Welcome Withdrawal
 }
 
 /// The number by which an input chooses a message.

@@ -1,0 +1,188 @@
+//! A backup brings a lost fleet back, and no guard is taken off meanwhile.
+
+use std::sync::Arc;
+
+use fleetknock_controller::{
+    backup::file::{self, Origin},
+    seal::{Keyring, SealKey, Sealed},
+    shared::local_now,
+    store::{Listing, Store, embedded::EmbeddedStore, memory::MemoryStore},
+};
+use fleetknock_proto::v1::{
+    self as pb, agent_service_client::AgentServiceClient, control_service_client::ControlServiceClient,
+    restore_part::Part, restore_progress::Progress,
+};
+use tonic::{Code, Status, transport::Channel};
+
+use crate::support::{Agent, Controller, apply, door, shown_steps, tcp};
+
+type Operator = ControlServiceClient<Channel>;
+
+#[tokio::test]
+async fn a_fleet_in_memory_comes_back() {
+    comes_back(Arc::new(MemoryStore::new()), Arc::new(MemoryStore::new())).await;
+}
+
+#[tokio::test]
+async fn a_fleet_on_disk_comes_back() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let open = |number: usize| EmbeddedStore::open(folders[number].path().to_owned());
+    comes_back(Arc::new(open(0).await.unwrap()), Arc::new(open(1).await.unwrap())).await;
+}
+
+async fn comes_back(lost: Arc<dyn Store>, empty: Arc<dyn Store>) {
+    let key = SealKey::generate("k1".parse().unwrap()).unwrap().line().clone();
+    let first = Controller::over(sealed(lost, &key)).await;
+    let mut operator = first.operator().await;
+    operator.apply_door(apply(door())).await.unwrap();
+    operator
+        .ban_source(pb::BanSourceRequest { source: "203.0.113.9".into(), ..Default::default() })
+        .await
+        .unwrap();
+    let holder = Some(pb::create_token_request::Holder::Host("new-1".into()));
+    operator.create_token(pb::CreateTokenRequest { holder, ..Default::default() }).await.unwrap();
+    let bastion = first.agent("bastion-1", "bastion").await;
+    let held = bastion.snapshot.revision;
+    assert!(held > 0);
+    let file = backup(&mut operator).await;
+    let text = String::from_utf8(file.clone()).unwrap();
+    assert!(!text.contains("7412") && text.contains("doors/bastion-ssh") && !text.contains("openings/"));
+    drop((bastion, first));
+
+    let second = Controller::over(sealed(empty, &key)).await;
+    let mut operator = second.operator().await;
+    let refused = attach(&second, "bastion-1", held).await.err().unwrap();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("fleetknock restore"), "{refused}");
+    let dry = pb::RestoreOptions { dry_run: true, ..Default::default() };
+    let (changes, summary) = restore(&mut operator, dry, &file).await.unwrap();
+    assert_eq!(changes, ["add door bastion-ssh", "add host bastion-1", "add ban 203.0.113.9"]);
+    assert!(doors(&mut operator).await.is_empty());
+    let done = restore(&mut operator, pb::RestoreOptions::default(), &file).await.unwrap();
+    assert_eq!((&done.0, done.1.added, done.1.left_out), (&changes, summary.added, 1), "{:?}", done.1);
+
+    let found = doors(&mut operator).await;
+    assert_eq!((found.len(), shown_steps(&found[0])), (1, vec![7412, 23981, 5103]));
+    let again = attach(&second, "bastion-1", held).await.unwrap();
+    assert_eq!(again.snapshot.guard.as_ref().unwrap().ports, [tcp(22)]);
+    let bans = operator.list_bans(pb::ListBansRequest::default()).await.unwrap().into_inner().bans;
+    assert_eq!(bans[0].source, "203.0.113.9");
+    let events = operator.list_events(pb::ListEventsRequest { page_size: 1_000, ..Default::default() });
+    let events = events.await.unwrap().into_inner().events;
+    let of = |kind: pb::EventKind| events.iter().filter(|event| event.kind() == kind).count();
+    assert_eq!((of(pb::EventKind::TokenCreated), of(pb::EventKind::BackupMade)), (1, 1), "the trail is back");
+    assert_eq!(of(pb::EventKind::BackupRestored), 2, "when it began, and when it was done");
+
+    let (changes, _) = restore(&mut operator, pb::RestoreOptions::default(), &file).await.unwrap();
+    assert!(changes.is_empty(), "{changes:?}");
+    let tokens = pb::RestoreOptions { tokens: true, ..Default::default() };
+    assert_eq!(restore(&mut operator, tokens, &file).await.unwrap().1.added, 1);
+
+    let mut changed = door();
+    changed.spec.as_mut().unwrap().open_for_ms = 60_000;
+    operator.apply_door(apply(changed)).await.unwrap();
+    operator.apply_door(apply(pb::Door { name: "more".into(), ..door() })).await.unwrap();
+    let replace = pb::RestoreOptions { replace: true, ..Default::default() };
+    let (changes, _) = restore(&mut operator, replace, &file).await.unwrap();
+    assert_eq!(changes, ["change door bastion-ssh", "remove door more"]);
+    let found = doors(&mut operator).await;
+    assert_eq!((found.len(), found[0].spec.as_ref().unwrap().open_for_ms), (1, 30_000));
+}
+
+#[tokio::test]
+async fn what_is_not_whole_or_not_for_here_changes_nothing() {
+    let key = SealKey::generate("k1".parse().unwrap()).unwrap().line().clone();
+    let first = Controller::over(sealed(Arc::new(MemoryStore::new()), &key)).await;
+    let mut operator = first.operator().await;
+    operator.apply_door(apply(door())).await.unwrap();
+    let file = backup(&mut operator).await;
+
+    let other = SealKey::generate("k2".parse().unwrap()).unwrap().line().clone();
+    let second = Controller::over(sealed(Arc::new(MemoryStore::new()), &other)).await;
+    let mut operator = second.operator().await;
+    let plain = pb::RestoreOptions::default;
+    let refused = restore(&mut operator, plain(), &file).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("'k1'"), "{refused}");
+    for (broken, said) in [(&file[..file.len() - 70], "cut"), (&file[..100], "no backup")] {
+        let refused = restore(&mut operator, plain(), broken).await.unwrap_err();
+        assert!(refused.code() == Code::InvalidArgument && refused.message().contains(said), "{refused}");
+    }
+    let made = |fleet, store| {
+        let origin = Origin { fleet, store, made: local_now() };
+        file::write(&Listing { entries: Vec::new(), revision: 1 }, origin).unwrap()
+    };
+    let refused = restore(&mut operator, plain(), &made("green", "a")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    restore(&mut operator, plain(), &made("test", "a")).await.unwrap();
+    let refused = restore(&mut operator, plain(), &made("test", "b")).await.unwrap_err();
+    assert!(refused.message().contains("--another-store"), "{refused}");
+    let another = pb::RestoreOptions { another_store: true, ..plain() };
+    restore(&mut operator, another, &made("test", "b")).await.unwrap();
+    assert!(doors(&mut operator).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_new_store_becomes_the_fleets_when_somebody_says_so_or_a_known_host_comes_back() {
+    let controller = Controller::start().await;
+    assert!(attach(&controller, "old-1", 7).await.is_err());
+    // A new fleet's hosts hold nothing at first, and come back with what they were told.
+    let young = attach(&controller, "young-1", 0).await.unwrap();
+    assert!(attach(&controller, "old-1", 7).await.is_err());
+    drop(young);
+    attach(&controller, "young-1", 3).await.unwrap();
+    attach(&controller, "old-1", 7).await.unwrap();
+
+    let other = Controller::start().await;
+    assert!(attach(&other, "old-1", 7).await.is_err());
+    let anew = pb::RestoreOptions { begin_anew: true, ..Default::default() };
+    restore(&mut other.operator().await, anew, b"").await.unwrap();
+    attach(&other, "old-1", 7).await.unwrap();
+}
+
+fn sealed(store: Arc<dyn Store>, line: &str) -> Arc<dyn Store> {
+    Arc::new(Sealed::new(store, Keyring::new("test", vec![SealKey::parse(line).unwrap()]).unwrap()))
+}
+
+/// An agent that holds a picture of this revision.
+async fn attach(controller: &Controller, host: &str, revision: u64) -> Result<Agent, Status> {
+    let client = AgentServiceClient::connect(format!("http://{}", controller.address)).await.unwrap();
+    Agent::holding(client, host, "bastion", false, revision).await
+}
+
+pub(crate) async fn backup(operator: &mut Operator) -> Vec<u8> {
+    let mut parts = operator.backup(pb::BackupRequest {}).await.unwrap().into_inner();
+    let mut file = Vec::new();
+    while let Some(part) = parts.message().await.unwrap() {
+        file.extend(part.data);
+    }
+    file
+}
+
+pub(crate) async fn restore(
+    operator: &mut Operator,
+    options: pb::RestoreOptions,
+    file: &[u8],
+) -> Result<(Vec<String>, pb::RestoreSummary), Status> {
+    let mut parts = vec![pb::RestorePart { part: Some(Part::Options(options)) }];
+    parts.extend(file.chunks(1_000).map(|data| pb::RestorePart { part: Some(Part::Data(data.to_vec())) }));
+    let mut told = operator.restore(tokio_stream::iter(parts)).await?.into_inner();
+    let mut changes = Vec::new();
+    while let Some(next) = told.message().await? {
+        match next.progress.unwrap() {
+            Progress::Change(change) => {
+                let action =
+                    change.action().as_str_name().trim_start_matches("RESTORE_ACTION_").to_lowercase();
+                changes.push(format!("{action} {} {}", change.kind, change.name));
+            }
+            Progress::Done(_) => {}
+            Progress::Summary(summary) => return Ok((changes, summary)),
+        }
+    }
+    panic!("the stream ended without a summary")
+}
+
+async fn doors(operator: &mut Operator) -> Vec<pb::Door> {
+    let request = pb::ListDoorsRequest { reveal: true, ..Default::default() };
+    operator.list_doors(request).await.unwrap().into_inner().doors
+}
