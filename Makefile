@@ -7,7 +7,7 @@ FUZZ_EXECUTIONS ?= 5000000
 FUZZ_SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test test-deploy bench fuzz audit build fmt lint doc deps clean
+.PHONY: help demo demo-stop test test-deploy test-skew bench fuzz audit build fmt lint doc deps clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -27,6 +27,10 @@ test: ## Run everything: lints, fences, units, properties, stores, kernels, prom
 test-deploy: ## Run what proves deploy/ alone: images, compose, manifests, packages
 	@$(SCRIPTS)/deps test
 	@$(SCRIPTS)/test deploy
+
+test-skew: ## Run the promises between two versions (PREVIOUS=a git revision, or a folder with the three programs)
+	@$(SCRIPTS)/deps test
+	@PREVIOUS="$(PREVIOUS)" $(SCRIPTS)/test skew
 
 bench: ## Measure knock-to-open against peers in the same run, and the matcher
 	@$(SCRIPTS)/deps test

@@ -1,17 +1,37 @@
 //! Where the programs under test are.
 
 use std::{
+    collections::BTreeMap,
     env,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
-/// The program of that name from this build: beside the running test or program, or one folder above it.
+/// Programs that are taken from elsewhere than this build, by name.
+static CHOSEN: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+
+/// Takes the program of that name from this folder from now on, or from this build again. For all labs of this process: a
+/// test that mixes versions has one to itself.
+pub fn choose(name: &str, folder: Option<&Path>) {
+    let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
+    match folder {
+        Some(folder) => drop(chosen.insert(name.to_owned(), folder.join(name))),
+        None => drop(chosen.remove(name)),
+    }
+}
+
+/// The program of that name: the one that was [chosen](choose), or the one from this build, which lies beside the running test
+/// or program, or one folder above it.
 ///
 /// # Errors
 /// When it has not been built: says how.
 pub fn path(name: &str) -> Result<PathBuf> {
+    if let Some(chosen) = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+        ensure!(chosen.is_file(), "the program {} is not there", chosen.display());
+        return Ok(chosen.clone());
+    }
     let own = env::current_exe().context("cannot find this program's own file")?;
     let mut folder = own.parent();
     for _ in 0..2 {

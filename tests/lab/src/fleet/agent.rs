@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 
-use crate::{host::Host, pki::Identity, process::Process};
+use crate::{host::Host, pki::Identity, process::Process, programs};
 
 /// An agent and the host it runs on.
 #[derive(Debug)]
@@ -41,7 +41,12 @@ impl Agent {
     /// # Errors
     /// When it cannot be started.
     pub fn start(&self) -> Result<Process> {
-        let process = self.host.spawn("agent", &self.command)?;
+        let mut command = self.command.clone();
+        // The one that is chosen by now, where versions are mixed.
+        if let Some(program) = command.first_mut() {
+            *program = programs::path("fleetknock-agent")?.to_string_lossy().into_owned();
+        }
+        let process = self.host.spawn("agent", &command)?;
         *self.lock() = Some(process.clone());
         Ok(process)
     }
