@@ -29,9 +29,13 @@ use crate::{
     store::StoreSpec,
 };
 
-pub use self::etcd::{EtcdSettings, EtcdSettingsError};
+pub use self::{
+    etcd::{EtcdSettings, EtcdSettingsError},
+    scope::{Scope, ScopeError},
+};
 
 pub mod etcd;
+mod scope;
 
 /// For how long hosts' certificates may be valid.
 const ISSUED_FOR: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(366 * 86_400);
@@ -162,6 +166,11 @@ pub struct Settings {
     /// How long to finish work under way when told to stop
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub grace: Duration,
+
+    /// Take the Door resources of this Kubernetes namespace into the fleet, * for every namespace; not at all unless given
+    #[cfg(feature = "operator")]
+    #[arg(long, value_name = "NAMESPACE")]
+    pub kubernetes_doors: Option<Scope>,
 
     /// What is logged, such as info or fleetknock_controller=debug
     #[arg(long, value_name = "FILTER", default_value = "info")]

@@ -16,7 +16,7 @@ use crate::{
     decide::CLOSE_MAX,
     fleet::{Fleet, Held},
     grant::{Refusal, expect, put, withdraw},
-    record::{Actor, DoorRecord, Key, OpeningRecord, Pending, Withdrawn},
+    record::{Actor, DoorRecord, Key, OpeningRecord, Owner, Pending, Withdrawn},
     store::{Change, Transaction},
 };
 
@@ -42,6 +42,16 @@ pub struct Applied {
     pub write: bool,
     /// What the operator should know about changes that wait, for people.
     pub remark: Option<&'static str>,
+}
+
+impl Applied {
+    /// The same, declared by that resource, or by the control API; compared with what the store holds.
+    #[must_use]
+    pub fn owned_by(mut self, owner: Option<Owner>, held: Option<&DoorRecord>) -> Self {
+        self.record.owner = owner;
+        self.write = held != Some(&self.record);
+        self
+    }
 }
 
 /// Decides what becomes of a door's record when this door is applied. A change that waits keeps what was confirmed last:
@@ -79,6 +89,7 @@ pub fn apply(held: Option<&DoorRecord>, door: &Door, hold: Option<Hold>, at: Tim
             updated: held.filter(|_| same).map_or(at, |held| held.updated),
             pending,
             rolled_back: None,
+            owner: held.and_then(|held| held.owner.clone()),
         },
     };
     Applied { write: held != Some(&record), record, remark }
@@ -167,6 +178,7 @@ pub fn roll_back(
                 updated: now,
                 pending: None,
                 rolled_back: Some(now),
+                owner: record.owner.clone(),
             };
             let changes = vec![put(&key, &restored)?];
             (Step::Restored, Transaction { changes, ..Transaction::default() })

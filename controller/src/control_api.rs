@@ -33,7 +33,7 @@ mod controllers;
 pub(crate) mod doors;
 pub(crate) mod events;
 mod explain;
-mod hosts;
+pub(crate) mod hosts;
 pub(crate) mod logs;
 mod openings;
 pub(crate) mod overview;
@@ -340,6 +340,7 @@ pub(crate) fn decided<T>(shared: &Shared, result: Result<T, DecideError>) -> Res
         DecideError::Refused(refusal) => Status::internal(refusal.to_string()),
         DecideError::Suspended => refuse::unavailable(format!("controller {}: {error}", shared.name)),
         DecideError::Store(error) => store_error(shared, &error),
+        DecideError::Owned { ref door, .. } => refuse::precondition("door", door.as_str(), error.to_string()),
         DecideError::Full { .. } => Status::resource_exhausted(error.to_string()),
     })
 }

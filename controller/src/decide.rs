@@ -13,7 +13,7 @@ use crate::{
     grant::{self, ANSWER_WITHIN, BANS_MAX, Knocked, Refusal, Request},
     metrics::RefusedLabels,
     recollection::Unanswered,
-    record::{Actor, AuditRecord, BanRecord, By, Key, OpeningRecord, Withdrawn},
+    record::{Actor, AuditRecord, BanRecord, By, Key, OpeningRecord, Owner, Withdrawn},
     shared::{Shared, Standing},
     store::{CHANGES_MAX, Change, Revision, StoreError, Transaction},
     traces::{Attempt, Call},
@@ -84,6 +84,17 @@ pub enum DecideError {
          holds one again"
     )]
     Suspended,
+    /// A resource declares the door.
+    #[error(
+        "the door '{door}' is declared by the Kubernetes resource Door {owner}; change or delete it there, such as with \
+         kubectl --namespace {} edit doors.fleetknock.io {}", owner.namespace, owner.name
+    )]
+    Owned {
+        /// The door.
+        door: DoorName,
+        /// What declares it.
+        owner: Owner,
+    },
     /// As many records of a kind as are allowed.
     #[error("there are {limit} {what} already, the limit; remove some first")]
     Full {
@@ -232,6 +243,7 @@ fn say_unanswered(shared: &Shared, request: &Request, message: &str) {
 fn refused(shared: &Shared, error: &DecideError) {
     let reason = match error {
         DecideError::Full { .. } => "full",
+        DecideError::Owned { .. } => "record",
         DecideError::Refused(Refusal::Banned { .. }) => "banned",
         DecideError::Refused(Refusal::Late { .. }) => "late",
         DecideError::Refused(Refusal::NoDoor(_)) => "no_door",

@@ -24,7 +24,7 @@ pub mod token;
 
 pub use self::{
     audit::{Actor, AuditRecord, EventId, FieldChange},
-    door::{DoorRecord, Pending},
+    door::{DoorRecord, Owner, Pending},
     token::{Holder, TokenId, TokenRecord},
 };
 

@@ -113,6 +113,8 @@ pub async fn run(
     metrics.register(&mut registry);
     traces.register(registry.sub_registry_with_prefix("fleetknock_controller"));
     register_process(&mut registry, "fleetknock_controller", env!("CARGO_PKG_VERSION"));
+    #[cfg(feature = "operator")]
+    let from_kubernetes = operator::of_doors(&settings, &mut registry).await?;
     entrance.register(&trust, registry.sub_registry_with_prefix("fleetknock_controller"));
 
     let drain = Drain::new();
@@ -205,9 +207,15 @@ pub async fn run(
         None => None,
     };
     let entrances = Entrances { grpc: entrance, web };
-    let over = start(shared, watch, settings.matcher(), settings.lease, entrances, joined, &drain);
-    if let Some(running) = logging {
-        drain.spawn_vital("audit log", running.until(over));
+    let running = start(shared.clone(), watch, settings.matcher(), settings.lease, entrances, joined, &drain);
+    #[cfg(feature = "operator")]
+    if let Some(doors) = from_kubernetes {
+        let sync = doors.sync(shared, running.peers.clone());
+        let task = until_cancelled(running.over.clone(), operator::doors::run(sync));
+        drain.spawn_vital("doors of Kubernetes", task);
+    }
+    if let Some(logging) = logging {
+        drain.spawn_vital("audit log", logging.until(running.over.clone()));
     }
     drain.wait(signals, settings.grace).await?;
     Ok(())
@@ -247,8 +255,15 @@ pub struct Entrances {
     pub web: Web,
 }
 
-/// Starts everything but the store and the admin server. `joined` is released when the lease is held. What is returned is
-/// cancelled when this controller has left.
+/// A controller that runs.
+pub struct Running {
+    /// Its way to the others.
+    pub peers: Arc<Peers>,
+    /// Cancelled when it has left.
+    pub over: CancellationToken,
+}
+
+/// Starts everything but the store and the admin server. `joined` is released when the lease is held.
 pub fn start(
     shared: Arc<Shared>,
     watch: Watch,
@@ -257,7 +272,7 @@ pub fn start(
     entrances: Entrances,
     joined: Latch,
     drain: &Drain,
-) -> CancellationToken {
+) -> Running {
     let (decisions, decided) = mpsc::channel(decide::DECISIONS_QUEUE);
     let (service, matching) = matching::Service::new(shared.clone(), matcher, decisions);
     let peers = Peers::new(shared.clone(), matching.clone());
@@ -284,10 +299,10 @@ pub fn start(
         membership::run(member, lease, joined, leaving).await;
         Ok(())
     });
-    let ended = over.clone();
+    let running = Running { peers: peers.clone(), over: over.clone() };
     let server = Grpc { shared, matching, peers, left, over };
     drain.spawn_vital("gRPC server", server.serve(entrances, drain.clone()));
-    ended
+    running
 }
 
 struct Grpc {

@@ -25,11 +25,12 @@ use crate::{
     },
     boots::Boots,
     clock::Offset,
+    config::Scope,
     fleet::Fleet,
     grant,
     metrics::{Metrics, pushes::Pushes},
     recollection::Refused,
-    record::{Actor, Boot, Key, Packet},
+    record::{Actor, Boot, Key, Owner, Packet},
     sessions::{FleetWide, Sessions},
     status::Statuses,
     store::{Expect, Revision, Store},
@@ -125,6 +126,7 @@ pub struct Shared {
     denials: mpsc::Sender<Denied>,
     denied: Mutex<Option<mpsc::Receiver<Denied>>>,
     lines: OnceLock<Lines>,
+    doors_from: OnceLock<Scope>,
     refused: Mutex<Refused>,
     tally: Mutex<Tally>,
 }
@@ -226,6 +228,7 @@ impl Shared {
             denials,
             denied: Mutex::new(Some(denied)),
             lines: OnceLock::new(),
+            doors_from: OnceLock::new(),
             refused: Mutex::default(),
             tally: Mutex::default(),
         }
@@ -375,6 +378,17 @@ impl Shared {
     /// Keeps an audit log from now on. Once; a second one is not kept.
     pub fn log_to(&self, lines: Lines) {
         let _second = self.lines.set(lines);
+    }
+
+    /// Leaves the doors that resources of these namespaces declare to those resources from now on. Once.
+    pub fn leave_doors_to(&self, scope: Scope) {
+        let _second = self.doors_from.set(scope);
+    }
+
+    /// Whether a door's owner speaks for it here. One that is lost, or whose namespace nobody here reads, does not: then
+    /// the door is the control API's.
+    pub fn is_left_to(&self, owner: &Owner) -> bool {
+        !owner.lost && self.doors_from.get().is_some_and(|scope| scope.covers(&owner.namespace))
     }
 
     /// Tells the audit trail who was refused. When too many wait it is only counted, as every refusal is.

@@ -4,7 +4,7 @@ use std::{io::IsTerminal as _, sync::Arc};
 
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::{LevelFilter, Targets},
+    filter::{FilterExt as _, LevelFilter, Targets, filter_fn},
     layer::SubscriberExt as _,
     reload,
     util::SubscriberInitExt as _,
@@ -15,6 +15,9 @@ use crate::otlp::traces::{self, Traces};
 mod dial;
 
 pub use self::dial::Dial;
+
+/// A library that logs the whole answer of a server that it cannot read, secrets and all: it is never heard.
+const QUOTES_ANSWERS: &str = "kube_client::client";
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -52,6 +55,7 @@ pub fn init_with(format: Format, filter: &str, traces: &Traces) -> Result<Filter
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    let filter = filter.and(filter_fn(|event| event.target() != QUOTES_ANSWERS));
     // Filters of their own: one that is quiet does not keep spans from the other, and no span of a library is exported.
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         Format::Human => lines.with_filter(filter).boxed(),
@@ -150,6 +154,7 @@ mod tests {
         assert!(!tracing::enabled!(tracing::Level::INFO));
         filter.set("debug").unwrap();
         assert!(tracing::enabled!(tracing::Level::INFO));
+        assert!(!tracing::enabled!(target: QUOTES_ANSWERS, tracing::Level::ERROR));
         assert!(filter.set("fleet=loud").is_err());
         assert_eq!(filter.current().unwrap(), "debug");
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use fleetknock_core::{
-    door::{Door, Knock, Sequence, Step, strength, yaml},
+    door::{Door, DoorName, Knock, Sequence, Step, strength, yaml},
     host::{HostName, HostSelector},
     port::{Port, PortRange},
     time::Timestamp,
@@ -19,9 +19,9 @@ use crate::{
     fleet::{Fleet, Held},
     grant,
     peers::Peers,
-    record::{AuditRecord, DoorRecord, FieldChange, Key, Withdrawn},
+    record::{Actor, AuditRecord, DoorRecord, FieldChange, Key, Owner, Withdrawn},
     shared::Shared,
-    store::Transaction,
+    store::{Change, Revision, Transaction},
     trust::Caller,
     wire,
 };
@@ -31,6 +31,86 @@ pub(crate) const DOORS_MAX: usize = 4_096;
 /// Hosts that a warning names.
 const UNSEEN_NAMED_MAX: usize = 8;
 
+/// A door that somebody declares.
+pub(crate) struct Order<'a> {
+    /// As it shall be.
+    pub(crate) door: &'a Door,
+    /// Whether a weak knock is good enough.
+    pub(crate) weak: bool,
+    /// Whether, and for how long, the change waits to be confirmed.
+    pub(crate) hold: Option<Hold>,
+    /// The revision that it takes the place of, nothing inside for a new door; whatever there is unless given.
+    pub(crate) over: Option<Option<Revision>>,
+    /// Nothing is written.
+    pub(crate) dry_run: bool,
+    /// By whose hand.
+    pub(crate) actor: &'a Actor,
+    /// The resource that declares it. Then it is written only while this controller's lease holds.
+    pub(crate) owner: Option<&'a Owner>,
+}
+
+/// What became of it.
+pub(crate) struct Declared {
+    before: Option<DoorRecord>,
+    applied: confirm::Applied,
+    warnings: Vec<String>,
+}
+
+/// Takes a door into the fleet, whoever declares it.
+pub(crate) async fn declare(shared: &Shared, peers: &Peers, order: Order<'_>) -> Result<Declared, Status> {
+    let Order { door, weak, hold, over, dry_run, actor, owner } = order;
+    let mut warnings = examine(shared, door, weak)?;
+    warnings.extend(unseen_steps(shared, peers, door).await);
+    let ((before, applied), revision) = decided(
+        shared,
+        decide::contend(shared, |at| {
+            let state = shared.state();
+            let held = state.fleet.doors().get(door.name());
+            if over.is_some_and(|over| held.map(|held| held.revision) != over) {
+                return Err(crate::store::StoreError::Conflict.into());
+            }
+            if owner.is_none() {
+                check_owner(shared, door.name(), held)?;
+            }
+            if held.is_none() && state.fleet.doors().len() >= DOORS_MAX {
+                return Err(DecideError::Full { what: "doors", limit: DOORS_MAX });
+            }
+            let before = held.map(|held| held.record.clone());
+            let applied = confirm::apply(before.as_ref(), door, hold.clone(), at);
+            let applied = applied.owned_by(owner.cloned(), before.as_ref());
+            let key = Key::Door(door.name().clone());
+            let mut transaction = Transaction::default();
+            if applied.write && !dry_run {
+                transaction.expect.push(grant::expect(&key, held.map(|held| held.revision)));
+                if owner.is_some() {
+                    transaction.expect.push(shared.fence().ok_or(DecideError::Suspended)?);
+                }
+                transaction.changes.push(grant::put(&key, &applied.record)?);
+                let message = said(before.as_ref(), &applied.record);
+                let event = audit::entry(pb::EventKind::DoorApplied, shared.stamp(at, Some(actor)), message)
+                    .about_door(door.name())
+                    .with_changes(differences(before.as_ref().map(|before| &before.door), Some(door)));
+                audit::append(&mut transaction, &state.fleet, [event])?;
+            }
+            Ok(((before, applied), transaction))
+        })
+        .await,
+    )?;
+    shared.caught_up(revision).await;
+    warnings.extend(applied.remark.map(str::to_owned));
+    Ok(Declared { before, applied, warnings })
+}
+
+/// A door that a resource declares is changed there: here the change would be undone in a moment.
+fn check_owner(shared: &Shared, door: &DoorName, held: Option<&Held<DoorRecord>>) -> Result<(), DecideError> {
+    match held.and_then(|held| held.record.owner.as_ref()) {
+        Some(owner) if shared.is_left_to(owner) => {
+            Err(DecideError::Owned { door: door.clone(), owner: owner.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
 pub(super) async fn apply(
     shared: &Shared,
     peers: &Peers,
@@ -39,42 +119,17 @@ pub(super) async fn apply(
 ) -> Result<pb::ApplyDoorResponse, Status> {
     let declared = request.door.ok_or_else(|| refuse::invalid("door", "is missing"))?;
     let door = convert::door(&declared)?;
-    let hold = hold(caller, request.confirm_within_ms)?;
-    let mut warnings = examine(shared, &door, request.weak)?;
-    warnings.extend(unseen_steps(shared, peers, &door).await);
+    let order = Order {
+        door: &door,
+        weak: request.weak,
+        hold: hold(caller, request.confirm_within_ms)?,
+        over: (request.if_revision != 0).then_some(Some(request.if_revision)),
+        dry_run: request.dry_run,
+        actor: &caller.actor(),
+        owner: None,
+    };
+    let Declared { before, applied, warnings } = declare(shared, peers, order).await?;
 
-    let actor = caller.actor();
-    let ((before, applied), revision) = decided(
-        shared,
-        decide::contend(shared, |at| {
-            let state = shared.state();
-            let held = state.fleet.doors().get(door.name());
-            if request.if_revision != 0 && held.map(|held| held.revision) != Some(request.if_revision) {
-                return Err(crate::store::StoreError::Conflict.into());
-            }
-            if held.is_none() && state.fleet.doors().len() >= DOORS_MAX {
-                return Err(DecideError::Full { what: "doors", limit: DOORS_MAX });
-            }
-            let before = held.map(|held| held.record.clone());
-            let applied = confirm::apply(before.as_ref(), &door, hold.clone(), at);
-            let key = Key::Door(door.name().clone());
-            let mut transaction = Transaction::default();
-            if applied.write && !request.dry_run {
-                transaction.expect.push(grant::expect(&key, held.map(|held| held.revision)));
-                transaction.changes.push(grant::put(&key, &applied.record)?);
-                let message = said(before.as_ref(), &applied.record);
-                let event = audit::entry(pb::EventKind::DoorApplied, shared.stamp(at, Some(&actor)), message)
-                    .about_door(door.name())
-                    .with_changes(differences(before.as_ref().map(|before| &before.door), Some(&door)));
-                audit::append(&mut transaction, &state.fleet, [event])?;
-            }
-            Ok(((before, applied), transaction))
-        })
-        .await,
-    )?;
-    shared.caught_up(revision).await;
-
-    warnings.extend(applied.remark.map(str::to_owned));
     let changes = before.as_ref().map(|before| differences(Some(&before.door), Some(&door)));
     let changes = changes.into_iter().flatten().map(|change| wire::field_change(&change)).collect();
     let outcome = match &before {
@@ -210,7 +265,7 @@ async fn unseen_steps(shared: &Shared, peers: &Peers, door: &Door) -> Vec<String
 }
 
 /// The strength of a door's knock, with the hosts that its selectors choose now.
-fn bits(shared: &Shared, fleet: &Fleet, door: &Door) -> f64 {
+pub(crate) fn bits(shared: &Shared, fleet: &Fleet, door: &Door) -> f64 {
     let space = strength::Space::of(&shared.wide.knock_space);
     strength::bits_counted(door.knock(), fleet.hosts().len(), space, |selector| {
         fleet.hosts().values().filter(|held| selector.matches(&held.record.name, &held.record.labels)).count()
@@ -357,7 +412,6 @@ pub(super) async fn confirm(
     Ok(describe(shared, &state.fleet, held, false, shared.now()))
 }
 
-/// Takes the door's openings back first: a deleted door leaves nothing open.
 pub(super) async fn delete(
     shared: &Shared,
     caller: &Caller,
@@ -367,23 +421,42 @@ pub(super) async fn delete(
     if !shared.state().fleet.doors().contains_key(&name) {
         return Err(refuse::not_found("door", name.as_str()));
     }
-    let how = Withdrawn {
-        at: shared.now(),
-        reason: "the door was deleted".to_owned(),
-        kill_connections: request.kill_connections,
-    };
-    let actor = caller.actor();
-    let removed = decide::remove(shared, Key::Door(name.clone()), |fleet, at| {
-        let before = fleet.doors().get(&name).map(|held| &held.record.door);
-        audit::entry(pb::EventKind::DoorDeleted, shared.stamp(at, Some(&actor)), "door deleted")
-            .about_door(&name)
-            .with_changes(differences(before, None))
+    let closed = withdraw(shared, &name, None, &caller.actor(), request.kill_connections).await?;
+    Ok(pb::DeleteDoorResponse { openings_withdrawn: u32::try_from(closed).unwrap_or(u32::MAX) })
+}
+
+/// Removes a door, its guard and its openings, and says how many openings there were: a deleted door leaves nothing open.
+/// With a resource given it is removed only if that declares it; otherwise only if none does.
+pub(crate) async fn withdraw(
+    shared: &Shared,
+    name: &DoorName,
+    of: Option<&Owner>,
+    actor: &Actor,
+    kill_connections: bool,
+) -> Result<usize, Status> {
+    let how = Withdrawn { at: shared.now(), reason: "the door was deleted".to_owned(), kill_connections };
+    let removed = decide::contend(shared, |at| {
+        let (state, mut transaction) = (shared.state(), Transaction::default());
+        let Some(held) = state.fleet.doors().get(name) else { return Ok(((), transaction)) };
+        match of {
+            None => check_owner(shared, name, Some(held))?,
+            Some(owner) if held.record.owner.as_ref() != Some(owner) => return Ok(((), transaction)),
+            Some(_) => transaction.expect.push(shared.fence().ok_or(DecideError::Suspended)?),
+        }
+        let key = Key::Door(name.clone());
+        transaction.expect.push(grant::expect(&key, Some(held.revision)));
+        transaction.changes.push(Change::Delete { key: key.to_string() });
+        let event = audit::entry(pb::EventKind::DoorDeleted, shared.stamp(at, Some(actor)), "door deleted")
+            .about_door(name)
+            .with_changes(differences(Some(&held.record.door), None));
+        audit::append(&mut transaction, &state.fleet, [event])?;
+        Ok(((), transaction))
     });
-    let revision = decided(shared, removed.await)?;
+    let ((), revision) = decided(shared, removed.await)?;
     shared.caught_up(revision).await;
     // After the door: an opening that was granted at the same moment is found now.
     let (closed, revision) =
-        decided(shared, decide::close(shared, |opening| opening.door == name, &how, Some(&actor)).await)?;
+        decided(shared, decide::close(shared, |opening| opening.door == *name, &how, Some(actor)).await)?;
     shared.caught_up(revision).await;
-    Ok(pb::DeleteDoorResponse { openings_withdrawn: u32::try_from(closed.len()).unwrap_or(u32::MAX) })
+    Ok(closed.len())
 }

@@ -37,14 +37,14 @@ fn host_name(text: &str) -> Result<HostName, Status> {
 }
 
 /// What the agents of some hosts said of themselves, wherever they are connected.
-pub(super) struct Told {
-    pub(super) hosts: HashMap<String, pb::Host>,
+pub(crate) struct Told {
+    pub(crate) hosts: HashMap<String, pb::Host>,
     pub(super) unanswered: std::collections::BTreeMap<HostName, Silence>,
 }
 
 impl Told {
     /// A host whose agent is connected to no controller that answers was connected last to the one that heard it last.
-    pub(super) async fn of(shared: &Shared, peers: &Peers, names: &[HostName]) -> Self {
+    pub(crate) async fn of(shared: &Shared, peers: &Peers, names: &[HostName]) -> Self {
         let here = known::hosts(shared, names);
         let mut hosts: HashMap<_, _> = here.into_iter().map(|host| (host.name.clone(), host)).collect();
         let now = shared.now();

@@ -18,6 +18,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
+mod against;
+#[cfg(test)]
 mod tests;
 
 /// Keeps a deleted door until its guard and its openings are withdrawn.

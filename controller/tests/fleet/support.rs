@@ -40,6 +40,11 @@ pub(crate) struct Controller {
     pub(crate) log_dial: Dial,
     /// Where its dashboard and its API as JSON are.
     pub(crate) http: SocketAddr,
+    /// Its parts, for what is started beside them.
+    #[allow(dead_code, reason = "not every test program starts something beside")]
+    pub(crate) shared: Arc<Shared>,
+    #[allow(dead_code, reason = "as above")]
+    pub(crate) running: serve::Running,
     drain: Drain,
     registry: Registry,
 }
@@ -101,14 +106,16 @@ impl Controller {
         let (routes, stop) = (web.routes(), drain.token());
         drain.spawn_vital("admin server", async move { Ok(http.serve(routes, stop).await?) });
         let entrances = Entrances { grpc: entrance, web: web.clone() };
-        serve::start(Arc::new(shared), watch, config, membership::LEASE_MIN, entrances, joined, &drain);
+        let shared = Arc::new(shared);
+        let lease = membership::LEASE_MIN;
+        let running = serve::start(shared.clone(), watch, config, lease, entrances, joined, &drain);
         let ready = async {
             while !readiness.is_ready() || !web.is_open() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         timeout(PATIENCE, ready).await.unwrap();
-        Self { address, log_dial, http: http_address, drain, registry }
+        Self { address, log_dial, http: http_address, shared, running, drain, registry }
     }
 
     /// As it is scraped.
