@@ -26,3 +26,5 @@ nsenter --net="$folder/net" unshare --mount sh -euc '
 engine=$!
 { cat <&3 >/dev/null; kill "$engine"; } &
 wait "$engine" || true
+# Whoever started it may be gone, and with it whoever would take the folder away.
+umount "$folder/net" && rm -rf --one-file-system "$folder" || true
