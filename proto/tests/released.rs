@@ -1,5 +1,6 @@
 //! What was released stays true: programs of the versions before this one understand what this one says, and the other way
 //! round. `proto/released` holds the descriptors of each; see deploy/upgrades.md.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::{collections::BTreeMap, fs, path::Path};
 

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     env, fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -22,11 +23,16 @@ const DYING: Duration = Duration::from_secs(3);
 /// Held while the machine's namespaces are changed by name.
 pub(super) fn lock() -> Result<fs::File> {
     let path = env::temp_dir().join("fleetknock-lab.lock");
-    let file = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
+    // It may be another user's. The kernel keeps even root from opening that with the wish to make it, in a folder that
+    // all may write to (sysctl fs.protected_regular, proc_sys_fs(5)); to be locked it need not be writable.
+    let open = || match fs::File::open(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            fs::OpenOptions::new().create(true).append(true).open(&path)
+        }
+        opened => opened,
+    };
+    // Somebody else may have made it in between.
+    let file = open().or_else(|_| open()).with_context(|| format!("cannot open {}", path.display()))?;
     file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(file)
 }
