@@ -16,6 +16,7 @@ use fleetknock_agent::{
     picture::{Changes, Picture},
     window::{AGE_DEFAULT, OBSERVATIONS_MAX, Window},
 };
+use fleetknock_core::port::Port;
 use fleetknock_proto::v1::{self as pb, agent_message::Kind as Said};
 
 use crate::{
@@ -41,6 +42,8 @@ pub(crate) struct Host {
     /// What the kernel lets in, and until when.
     pub(crate) kernel: BTreeMap<Element, Instant>,
     saved: Option<Saved>,
+    /// The ports that the kernel guards.
+    guarded: BTreeSet<Port>,
     pub(crate) agent: Option<Agent>,
 }
 
@@ -67,7 +70,7 @@ struct Session {
 impl Host {
     pub(crate) fn new(number: usize, core: &Core) -> Self {
         let clock = core.scenario.hosts[number].1;
-        Self { number, clock, kernel: BTreeMap::new(), saved: None, agent: None }
+        Self { number, clock, kernel: BTreeMap::new(), saved: None, guarded: BTreeSet::new(), agent: None }
     }
 
     fn node(&self) -> Node {
@@ -163,6 +166,7 @@ impl Host {
                 self.open(core, element, now + remaining);
             }
         }
+        self.guard(core);
         let clock = self.clock;
         if let Some(agent) = &mut self.agent {
             agent.say(core, now);
@@ -173,6 +177,16 @@ impl Host {
                 core.wake(agent.node, after, Timer::Window);
             }
         }
+    }
+
+    /// Guards what the picture says, once there is one. Doors stay as they are in a run, and so does what is guarded.
+    fn guard(&mut self, core: &mut Core) {
+        let Some(agent) = self.agent.as_ref().filter(|agent| agent.picture.revision() > 0) else { return };
+        let ports = &agent.picture.fleet_guard().ports;
+        if !self.guarded.is_subset(ports) {
+            core.fail(format!("host {} took guard off: {:?} became {ports:?}", self.number, self.guarded));
+        }
+        self.guarded.clone_from(ports);
     }
 
     /// What the firewall's thread does.

@@ -59,6 +59,7 @@ pub(crate) enum Standing {
 #[derive(Debug)]
 enum Asked {
     Clear,
+    Identify,
     Join,
     JoinGet(fleetknock_controller::store::LeaseId),
     List,
@@ -212,6 +213,9 @@ impl Process {
         match asked {
             Asked::List => self.listed(core, answer),
             Asked::Clear => {}
+            Asked::Identify => {
+                self.ask(core, Ask::List, Asked::List);
+            }
             Asked::Revoke => {
                 self.exit(core);
             }

@@ -2,8 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fleetknock_controller::store::{
-    Change, Changes, Entry, Lease, LeaseId, Listing, Revision, StoreError, Transaction, ledger::Ledger,
+use fleetknock_controller::{
+    grant,
+    record::{IdentityRecord, Key},
+    store::{
+        Change, Changes, Entry, Lease, LeaseId, Listing, Revision, StoreError, Transaction, ledger::Ledger,
+    },
 };
 
 use crate::{
@@ -61,6 +65,8 @@ pub(crate) struct Etcd {
     /// The share of answers that get lost.
     pub(crate) losing: f64,
     leases_at: Micros,
+    /// What it held when it was lost.
+    backup: Option<Listing>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +95,11 @@ impl Etcd {
     }
 }
 
+/// Who the fleet is, in a store that was set up anew or is known to be the fleet's.
+pub(crate) fn identity(new: bool) -> Option<Change> {
+    grant::put(&Key::Identity, &IdentityRecord { id: "simulated".to_owned(), new }).ok()
+}
+
 impl Core {
     /// Writes something before the run begins.
     pub(crate) fn plant(&mut self, change: Change) -> Result<(), StoreError> {
@@ -96,6 +107,38 @@ impl Core {
         self.etcd.ledger.commit(transaction, store_instant(self.now))?;
         self.told();
         Ok(())
+    }
+
+    /// The store is another one, that holds nothing. A backup was made just before.
+    pub(crate) fn lose_store(&mut self) {
+        let backup = self.etcd.listing();
+        let next_watch = self.etcd.next_watch;
+        self.etcd = Etcd { backup: Some(backup), next_watch, ..Etcd::default() };
+        self.oracle.store_lost();
+    }
+
+    pub(crate) fn is_store_lost(&self) -> bool {
+        self.etcd.backup.is_some()
+    }
+
+    /// Mirrors `controller::backup::restore`: door by door, then hosts and bans, and last that the store is the fleet's.
+    pub(crate) fn restore(&mut self) {
+        let Some(Listing { entries, .. }) = self.etcd.backup.take() else { return };
+        let is_in = |entry: &&Entry, kinds: &[&str]| kinds.iter().any(|kind| entry.key.starts_with(kind));
+        let mut changes = Vec::new();
+        for kinds in [&["doors/"][..], &["hosts/", "bans/"]] {
+            for entry in entries.iter().filter(|entry| is_in(entry, kinds)) {
+                if self.etcd.entry(&entry.key).is_none() {
+                    changes.push(Change::Put { key: entry.key.clone(), value: entry.value.clone() });
+                }
+            }
+        }
+        changes.extend(identity(false));
+        for change in changes {
+            if let Err(error) = self.plant(change) {
+                self.fail(format!("a backup cannot be restored: {error}"));
+            }
+        }
     }
 
     /// Sends a question on its way. It is answered once, if only to say that no answer came.

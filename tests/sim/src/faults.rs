@@ -1,13 +1,17 @@
 //! What breaks: processes, machines, paths, etcd.
 
-use rand::{Rng as _, rngs::StdRng};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
+    core::Event,
     network::{Node, Run},
     scenario::{BREAKING, Scenario},
     time::{Micros, SECOND},
     world::World,
 };
+
+/// The share of runs in which the store is lost.
+const LOSES_STORE: f64 = 0.08;
 
 /// A fault that begins and ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub(crate) enum Fault {
     EtcdDown,
     /// SIGTERM; at the end the process starts again.
     Leave(usize),
+    /// etcd is lost with all that it holds; controllers are started on an empty one. At the end a backup is restored.
+    LoseStore,
     /// So many of a hundred answers of etcd get lost.
     Lose(u32),
     /// SIGSTOP; at the end SIGCONT.
@@ -30,6 +36,28 @@ pub(crate) enum Fault {
 
 /// What breaks in a run, when, and until when.
 pub(crate) fn draw(scenario: &Scenario, dice: &mut StdRng) -> Vec<(Micros, Fault, Micros)> {
+    let faults = ordinary(scenario, dice);
+    // Drawn apart, so that the other runs stay what they are.
+    let mut dice = StdRng::seed_from_u64(scenario.seed ^ 0x10_57);
+    if dice.random_bool(LOSES_STORE) { losing_the_store(scenario, &mut dice) } else { faults }
+}
+
+/// The store is lost, and some agents are restarted while it is away.
+fn losing_the_store(scenario: &Scenario, dice: &mut StdRng) -> Vec<(Micros, Fault, Micros)> {
+    let begins = dice.random_range(10 * SECOND..20 * SECOND);
+    let ends = begins + dice.random_range(2 * SECOND..18 * SECOND);
+    let mut faults = vec![(begins, Fault::LoseStore, ends)];
+    for host in 0..scenario.hosts.len() {
+        if dice.random_bool(0.4) {
+            let at = dice.random_range(begins - 2 * SECOND..ends);
+            let fault = Fault::Crash { node: Node::Agent(host), silent: false };
+            faults.push((at, fault, at + dice.random_range(SECOND / 10..3 * SECOND)));
+        }
+    }
+    faults
+}
+
+fn ordinary(scenario: &Scenario, dice: &mut StdRng) -> Vec<(Micros, Fault, Micros)> {
     let count = [0, 1, 1, 2, 3, 4, 6][dice.random_range(0..7)];
     let mut faults: Vec<(Micros, Fault, Micros)> = Vec::new();
     for _ in 0..count {
@@ -113,7 +141,7 @@ impl World {
                 self.core.etcd.compact();
                 for controller in 0..self.controllers.len() {
                     let watch = self.core.watch_of(controller);
-                    self.core.at(self.core.now, crate::core::Event::Watch { controller, watch });
+                    self.core.at(self.core.now, Event::Watch { controller, watch });
                 }
             }
             Fault::Crash { node, silent } => self.crash(*node, *silent),
@@ -121,6 +149,7 @@ impl World {
             Fault::EtcdDown => self.core.etcd.down = true,
             Fault::Leave(controller) => self.leave(*controller),
             Fault::Lose(percent) => self.core.etcd.losing = f64::from(*percent) / 100.0,
+            Fault::LoseStore => self.lose_store(),
             Fault::Pause(controller) => {
                 let node = Node::Controller(*controller);
                 let (run, life) = self.core.state(node);
@@ -129,6 +158,17 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The machines of store and controllers are gone; a supervisor starts the controllers again.
+    fn lose_store(&mut self) {
+        for controller in 0..self.controllers.len() {
+            let node = Node::Controller(controller);
+            self.crash(node, false);
+            let at = self.core.now + self.core.between(SECOND / 10, SECOND);
+            self.core.at(at, Event::Start(node));
+        }
+        self.core.lose_store();
     }
 
     pub(crate) fn end(&mut self, fault: &Fault) {
@@ -140,6 +180,7 @@ impl World {
             Fault::EtcdDown => self.core.elect(),
             Fault::Leave(controller) => self.restart_left(*controller),
             Fault::Lose(_) => self.core.etcd.losing = 0.0,
+            Fault::LoseStore => self.core.restore(),
             Fault::Pause(controller) => self.resume(Node::Controller(*controller)),
         }
     }

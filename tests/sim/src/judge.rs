@@ -99,7 +99,7 @@ impl Core {
 
     /// Whether knocks on these hosts can be answered now, also without one of the controllers.
     fn is_fair(&self, hosts: &BTreeSet<usize>, without: Option<usize>) -> bool {
-        if self.etcd.down || self.etcd.losing > 0.0 {
+        if self.etcd.down || self.etcd.losing > 0.0 || self.is_store_lost() {
             return false;
         }
         let good: Vec<Node> =

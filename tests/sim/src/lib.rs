@@ -46,6 +46,8 @@ pub enum Sabotage {
     KeepAgents,
     /// Does not ask for the agents' windows when sources move.
     NeverResend,
+    /// Tells agents of an earlier store what a new one holds.
+    TakeAnyPicture,
     /// Tells agents that openings last longer than they do.
     TellLonger,
     /// Decides without expecting that it still is a member.

@@ -8,6 +8,7 @@
 //! 3. A knock is answered within [`ANSWER_MAX`] of its last packet, or not at all.
 //! 5. Whoever writes an opening or a ban for a knock is a member at that moment.
 //! 6. Nobody is banned for misses who sent fewer than the policy allows.
+//! 7. No guard is taken off while the doors stay, whatever becomes of the store.
 //!
 //! What must happen, as against what must not, is in [`crate::judge`].
 
@@ -103,6 +104,13 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
+    /// What the store was to remember is gone with it: which knocks were answered, what was taken back, who takes part.
+    pub(crate) fn store_lost(&mut self) {
+        self.answers.clear();
+        self.withdrawn.clear();
+        self.epochs.clear();
+    }
+
     pub(crate) fn has_failed(&self) -> bool {
         self.failure.is_some()
     }

@@ -11,6 +11,7 @@ use crate::{
     agent::Host,
     controller::Process,
     core::{Core, Event, Input},
+    etcd,
     network::{Node, Run},
     scenario::{LENGTH, Scenario},
     time::{SECOND, perfect},
@@ -29,6 +30,9 @@ impl World {
     pub(crate) fn new(scenario: Scenario, lines: bool) -> anyhow::Result<Self> {
         let (controllers, hosts) = (scenario.controllers.len(), scenario.hosts.len());
         let mut core = Core::new(scenario, lines);
+        if let Some(identity) = etcd::identity(true) {
+            core.plant(identity)?;
+        }
         for door in core.scenario.doors.clone() {
             let key = Key::Door(door.name().clone());
             let record = DoorRecord::new(door, perfect(0));

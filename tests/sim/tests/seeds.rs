@@ -133,6 +133,11 @@ fn an_agent_that_is_kept_without_a_lease_is_found() {
 }
 
 #[test]
+fn guard_that_an_empty_store_takes_off_is_found() {
+    found(Sabotage::TakeAnyPicture, "took guard off");
+}
+
+#[test]
 fn a_change_that_is_not_told_is_found() {
     found(Sabotage::ForgetToPush, "host ");
 }

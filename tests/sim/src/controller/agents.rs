@@ -57,6 +57,7 @@ enum Stage {
 struct Greeting {
     host: HostName,
     boot: Boot,
+    picture: Revision,
 }
 
 struct Registered {
@@ -104,7 +105,8 @@ impl Process {
         if let Some(refused) = refused {
             return self.refuse(core, stream, refused);
         }
-        let stage = Stage::Greeting { greeting: Greeting { host, boot }, answered: 0 };
+        let greeting = Greeting { host, boot, picture: hello.revision };
+        let stage = Stage::Greeting { greeting, answered: 0 };
         self.agents.insert(stream, Call { stage, clock: Estimate::default(), heard: core.now });
         core.wake(self.node(), GREETING_MAX, Timer::Attach(stream));
         self.probe(core, stream);
@@ -144,8 +146,15 @@ impl Process {
                 }
                 let greeting = greeting.clone();
                 let record = record(&greeting.host);
+                let picture = greeting.picture;
                 call.stage = Stage::Registering { greeting };
-                self.decide(core, Work::Register { stream, record }, 0);
+                // As `hello::register`.
+                let is_of_another_store = self.fleet.is_of_another_store(&record.name, picture);
+                if is_of_another_store && !Self::is_sabotaged(core, Sabotage::TakeAnyPicture) {
+                    core.say(|| format!("{} turns {} away: it knows another store", self.name, record.name));
+                    return self.refuse(core, stream, Refused::Unavailable);
+                }
+                self.decide(core, Work::Register { stream, record, picture }, 0);
             }
             Stage::Serving { registered, number, .. } => {
                 let offset = call.clock.offset(local).map(|offset| offset.against(ahead));

@@ -16,7 +16,7 @@ use super::{Asked, Process, Standing};
 use crate::{
     Sabotage,
     core::{Core, Timer},
-    etcd::{Answer, Ask},
+    etcd::{self, Answer, Ask},
     network::StreamId,
     oracle::Origin,
     users::Operation,
@@ -47,6 +47,7 @@ pub(super) enum Work {
     Register {
         stream: StreamId,
         record: HostRecord,
+        picture: Revision,
     },
     Unban {
         source: Source,
@@ -192,17 +193,22 @@ impl Process {
                 audit::append(&mut transaction, &self.fleet, events)?;
                 Ok((transaction, Origin::Close { ahead: self.ahead(core) }))
             }
-            Work::Register { record, .. } => {
+            Work::Register { record, picture, .. } => {
                 let held = self.fleet.hosts().get(&record.name);
                 let created = held.map_or(at, |held| held.record.created);
                 let record = HostRecord { created, ..record.clone() };
-                if held.is_some_and(|held| held.record == record) {
-                    return Ok((Transaction::default(), Origin::Other));
+                let mut transaction = Transaction::default();
+                if held.is_none_or(|held| held.record != record) {
+                    let key = Key::Host(record.name.clone());
+                    transaction.expect.push(grant::expect(&key, held.map(|held| held.revision)));
+                    transaction.changes.push(grant::put(&key, &record)?);
                 }
-                let key = Key::Host(record.name.clone());
-                let expect = vec![grant::expect(&key, held.map(|held| held.revision))];
-                let changes = vec![grant::put(&key, &record)?];
-                Ok((Transaction { expect, changes, lease: None }, Origin::Other))
+                let identity = self.fleet.identity_record().filter(|identity| identity.record.new);
+                if let Some(identity) = identity.filter(|_| held.is_some() && *picture > 0) {
+                    transaction.expect.push(grant::expect(&Key::Identity, Some(identity.revision)));
+                    transaction.changes.extend(etcd::identity(false));
+                }
+                Ok((transaction, Origin::Other))
             }
             Work::Unban { source } => {
                 let key = Key::Ban(*source);

@@ -5,14 +5,15 @@ use std::time::Duration;
 use fleetknock_controller::{
     fleet::{Effect, Fleet},
     grant,
-    store::{CHANGES_MAX, Changes},
+    record::Key,
+    store::{CHANGES_MAX, Changes, Transaction},
 };
 
 use super::{Asked, Process};
 use crate::{
     Sabotage,
     core::{Core, Timer},
-    etcd::{Answer, Ask},
+    etcd::{self, Answer, Ask},
     network::StreamId,
     oracle::Origin,
 };
@@ -70,6 +71,15 @@ impl Process {
             return core.wake(self.node(), delay, Timer::Resync);
         };
         self.failures = 0;
+        // As `read_identified`; whoever is second finds what the first wrote.
+        let key = Key::Identity.to_string();
+        if !self.loaded && !listing.entries.iter().any(|entry| entry.key == key) {
+            let expect = vec![grant::expect(&Key::Identity, None)];
+            let changes = etcd::identity(true).into_iter().collect();
+            let transaction = Transaction { expect, changes, lease: None };
+            self.ask(core, Ask::Commit(transaction, Origin::Other), Asked::Identify);
+            return;
+        }
         let revision = listing.revision;
         if self.loaded {
             self.fleet.replace(listing);
