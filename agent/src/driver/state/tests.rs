@@ -121,3 +121,21 @@ fn picture(now: Instant) -> Picture {
     picture.take_delta(delta, now);
     picture
 }
+
+/// What an earlier version remembered is read, and written again as it was: a rollback finds nothing that it refuses.
+#[test]
+fn the_memory_of_earlier_versions_is_read_and_written_again_as_it_was() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/released");
+    let mut versions = 0;
+    for version in std::fs::read_dir(folder).unwrap() {
+        let path = version.unwrap().path().join("picture.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let saved: Saved = serde_json::from_str(&text).unwrap();
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(json(&serde_json::to_string(&saved).unwrap()), json(&text), "{}", path.display());
+        assert!(!saved.openings.is_empty() && !saved.bans.is_empty() && !saved.ports.is_empty());
+        assert!(!saved.observed.is_empty());
+        versions += 1;
+    }
+    assert!(versions > 0);
+}
