@@ -34,6 +34,7 @@ use super::{
     conntrack, counts,
     difference::{self, Difference, Held},
     kernel::Kernel,
+    nftables::Nftables,
     others,
     settings::Variant,
 };
@@ -78,11 +79,7 @@ impl Iptables {
     /// the kernel, which come before the rules and go after them, no program is run.
     pub(super) fn lift(options: &Options) -> Result<Vec<String>, FirewallError> {
         let mut kernel = Kernel::open()?;
-        match ipset::ask(&mut kernel) {
-            Err(FirewallError::Missing { .. }) => return Ok(Vec::new()),
-            asked => asked?,
-        }
-        if !ipset::is_there(&mut kernel)? {
+        if !Self::is_there(&mut kernel)? {
             return Ok(Vec::new());
         }
         let mut said = Acceptor::new(options).remove(&mut kernel).unwrap_or_default();
@@ -99,6 +96,14 @@ impl Iptables {
         }
         said.extend(ipset::destroy_all(&mut kernel)?);
         Ok(said)
+    }
+
+    /// Whether this driver's sets are in the kernel, which come before its rules and go after them.
+    pub(super) fn is_there(kernel: &mut Kernel) -> Result<bool, FirewallError> {
+        match ipset::ask(kernel) {
+            Err(FirewallError::Missing { .. }) => Ok(false),
+            asked => asked.and_then(|_| ipset::is_there(kernel)),
+        }
     }
 
     /// Makes sets, rules and guard as they should be; says what differed. Openings and bans stay.
@@ -269,6 +274,9 @@ impl Firewall for Iptables {
             // A kernel without nftables has no such chains.
             Ok(()) | Err(FirewallError::Kernel { .. }) => {}
             Err(error) => return Err(error),
+        }
+        if Nftables::is_there(&mut self.kernel).unwrap_or(false) {
+            warnings.push(others::other_driver("nftables"));
         }
         rules::warnings(self.programs, accept_in, &mut warnings)?;
         Ok(warnings)

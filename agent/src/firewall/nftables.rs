@@ -12,6 +12,7 @@ use super::{
     accept::Acceptor,
     conntrack, counts,
     difference::{self, Difference},
+    iptables::Iptables,
     kernel::{Kernel, NFTABLES, Request},
     others,
     settings::MarkBit,
@@ -48,6 +49,11 @@ impl Nftables {
         let mut kernel = Kernel::open()?;
         kernel.request("use nftables", &Request::new(NFTABLES, GET_GENERATION, 0, Vec::new()))?;
         Ok(Self { kernel, mark: options.mark, acceptor: Acceptor::new(&options) })
+    }
+
+    /// Whether this driver's table is in the kernel.
+    pub(super) fn is_there(kernel: &mut Kernel) -> Result<bool, FirewallError> {
+        holdings::is_there(kernel)
     }
 
     /// Makes table, rules and guard as they should be; says what differed. Openings and bans stay.
@@ -227,6 +233,9 @@ impl Firewall for Nftables {
         others::default_deny(&mut self.kernel, accept_in.as_ref(), &mut warnings)?;
         if accept_in.is_none() {
             others::legacy_tables(&mut warnings);
+        }
+        if Iptables::is_there(&mut self.kernel).unwrap_or(false) {
+            warnings.push(others::other_driver("iptables"));
         }
         Ok(warnings)
     }

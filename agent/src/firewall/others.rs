@@ -14,6 +14,14 @@ use super::{
 const LEGACY_TABLES: [&str; 2] =
     ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
 
+/// That the other driver guarded here before, and nobody lifted that.
+pub(super) fn other_driver(other: &str) -> String {
+    format!(
+        "the guard of the driver {other} is still on this host, so what this one opens stays closed there and doors that are \
+         gone are guarded on: stop the agent, run 'fleetknock-agent lift', and start it again"
+    )
+}
+
 /// One sentence for each chain in nftables, those of `iptables-nft` included, that would swallow openings.
 pub(super) fn default_deny(
     kernel: &mut Kernel,

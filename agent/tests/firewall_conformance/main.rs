@@ -68,6 +68,7 @@ suites!([
     repairs::of_ten_thousand_openings,
     elsewhere::an_accept_rule_lets_openings_through_default_deny,
     elsewhere::default_deny_is_warned_of,
+    elsewhere::what_the_other_driver_left_is_warned_of,
     elsewhere::without_permission_it_says_so,
     elsewhere::microseconds_per_opening,
 ]);

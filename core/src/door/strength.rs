@@ -105,10 +105,18 @@ impl fmt::Display for Weakness {
                 "the ports of the sequence only rise or only fall, as in a port scan; put them in a mixed order",
             ),
             Self::RepeatedPort => f.write_str("a port comes more than once in the sequence; use a different one"),
-            Self::TooFewBits { bits } => write!(
-                f,
-                "the knock has {bits:.1} bits, less than {STRENGTH_MIN_BITS:.0}; add a step, or name the host of a step"
-            ),
+            Self::TooFewBits { bits } => {
+                // What lacks a hundredth is not said to be as much as is needed.
+                let shown = if *bits > STRENGTH_MIN_BITS - 0.05 {
+                    format!("{:.2}", (bits * 100.0).floor() / 100.0)
+                } else {
+                    format!("{bits:.1}")
+                };
+                write!(
+                    f,
+                    "the knock has {shown} bits, less than {STRENGTH_MIN_BITS:.0}; add a step, or name the host of a step"
+                )
+            }
         }
     }
 }

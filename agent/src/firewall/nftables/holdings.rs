@@ -152,6 +152,11 @@ impl Holdings {
     }
 }
 
+/// Whether there is a table of our name.
+pub(super) fn is_there(kernel: &mut Kernel) -> Result<bool, FirewallError> {
+    Ok(read_table(kernel)? != Table::Missing)
+}
+
 fn read_table(kernel: &mut Kernel) -> Result<Table, FirewallError> {
     let tables =
         kernel.dump("list the tables", &layout::list_tables(), |_, reader| layout::is_our_table(reader))?;

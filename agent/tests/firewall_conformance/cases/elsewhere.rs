@@ -93,6 +93,28 @@ pub(crate) fn default_deny_is_warned_of(lab: &Lab) {
     assert!(matches!(error, FirewallError::Missing { .. }), "{error}");
 }
 
+/// Somebody changes `--firewall`, and the guard of the earlier driver stays in the kernel.
+pub(crate) fn what_the_other_driver_left_is_warned_of(lab: &Lab) {
+    serve_tcp(7000);
+    let mut firewall = lab.guarding(&["tcp/7000"]);
+    assert_eq!(firewall.warnings().unwrap(), Vec::<String>::new(), "one driver is no stranger to itself");
+    let (other, left) = if lab.driver.is_nftables() {
+        (Driver::IptablesNft, "nftables")
+    } else {
+        (Driver::Nftables, "iptables")
+    };
+    let mut after = other.make(Options::default());
+    after.set_guard(&guard(&["tcp/7000"], &[])).unwrap();
+    after.open(&[opening(CLIENT, "tcp/7000", 60)]).unwrap();
+    lab.closed(CLIENT, "10.9.0.1:7000");
+    let said = after.warnings().unwrap();
+    assert!(said.iter().any(|one| one.contains(left) && one.contains("fleetknock-agent lift")), "{said:?}");
+    firewall.remove().unwrap();
+    let said = after.warnings().unwrap();
+    assert!(!said.iter().any(|one| one.contains("fleetknock-agent lift")), "{said:?}");
+    lab.open(CLIENT, "10.9.0.1:7000");
+}
+
 pub(crate) fn without_permission_it_says_so(lab: &Lab) {
     let mut firewall = lab.guarding(&["tcp/7000"]);
     caps::clear(None, caps::CapSet::Effective).unwrap();

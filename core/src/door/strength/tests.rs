@@ -72,6 +72,9 @@ fn repeats_and_few_bits_are_problems() {
         "the knock has 16.0 bits, less than 32; add a step, or name the host of a step"
     );
     assert_eq!(weak.warnings, [] as [&str; 0]);
+    // Two ports of 65,535 are almost enough, and are not said to be as much as is asked for.
+    let almost = Weakness::TooFewBits { bits: 2.0 * 65_535_f64.log2() }.to_string();
+    assert!(almost.starts_with("the knock has 31.99 bits, less than 32;"), "{almost}");
 
     let repeated =
         check(&door("- port: tcp/5000\n    - port: tcp/70\n    - port: tcp/5000", "{names: [a]}"), None);
