@@ -1,6 +1,6 @@
 //! `deploy/compose.yaml` is what its README says: a fleet that opens a door across containers, that loses a controller
-//! and members of etcd without anybody noticing, and that leaves nothing behind. Commands are those that people type; only
-//! the images are stand-ins of this build ([`images`]).
+//! and members of etcd without anybody noticing, and that leaves nothing behind. Commands are those that people type, and
+//! our own images are built from their Dockerfiles; those of others are stand-ins ([`images`]).
 #![allow(
     clippy::panic,
     clippy::print_stdout,
@@ -197,8 +197,9 @@ fn twice(fleet: &Fleet) -> Result<()> {
         for (once, folder) in [("pki", "/pki"), ("pki-etcd", "/pki"), ("seal-key", "/keys")] {
             let (from, sum) =
                 (Fleet::container(once), format!("find {folder} -type f -exec sha256sum {{}} +"));
-            files +=
-                &fleet.docker(&["run", "--rm", "--volumes-from", &from, images::HOST, "sh", "-c", &sum])?;
+            // As root: the image's own user may read no key.
+            let reader = ["run", "--rm", "--user", "0", "--volumes-from", &from, images::HOST];
+            files += &fleet.docker(&[&reader[..], &["sh", "-c", &sum]].concat())?;
         }
         // What is asked for; how many openings there are now stands beside it.
         let doors: Vec<_> = fleet

@@ -1,5 +1,6 @@
-//! Images that stand in for those that `deploy/compose.yaml` names, as no registry may be within reach: nothing in them
-//! but a program of this machine and the libraries that it loads, as in the real ones, which have no shell either.
+//! The images that `deploy/compose.yaml` names: our own, built from their Dockerfiles as they are, and stand-ins for those
+//! of others, as no registry may be within reach: nothing in them but a program of this machine and the libraries that
+//! it loads.
 
 use std::{
     fs, io,
@@ -8,40 +9,26 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use fleetknock_deploy::{debian, docker::Engine, run::run};
-use fleetknock_lab::programs;
+use fleetknock_deploy::{docker::Engine, images, run::run, tree};
 use tempfile::TempDir;
 
-/// The variables of the compose file that name them.
-pub(crate) const NAMES: &[(&str, &str)] = &[
-    ("FLEETKNOCK_IMAGES", "compose-test"),
-    ("FLEETKNOCK_VERSION", "under-test"),
-    ("ETCD_IMAGE", "compose-test/etcd"),
-    ("PROMETHEUS_IMAGE", "compose-test/prometheus"),
-];
+/// The variables of the compose file that name stand-ins.
+pub(crate) const NAMES: &[(&str, &str)] =
+    &[("ETCD_IMAGE", "compose-test/etcd"), ("PROMETHEUS_IMAGE", "compose-test/prometheus")];
 /// The one with a shell, in which tests look from inside.
-pub(crate) const HOST: &str = "compose-test/example-host:under-test";
-pub(crate) const CLI: &str = "compose-test/cli:under-test";
+pub(crate) const HOST: &str = concat!("fleetknock/example-host:", env!("CARGO_PKG_VERSION"));
+pub(crate) const CLI: &str = concat!("fleetknock/cli:", env!("CARGO_PKG_VERSION"));
 
-const OWN: &str = "USER 65532:65532\n";
-
-/// Makes all of them.
+/// Makes all of them; the first time our own take minutes.
 pub(crate) fn make(engine: &Engine) -> Result<()> {
-    for (name, program, user) in [
-        ("agent", "fleetknock-agent", ""),
-        ("controller", "fleetknock-controller", OWN),
-        ("cli", "fleetknock", OWN),
-    ] {
-        let entrypoint = format!("ENTRYPOINT [\"/usr/bin/{program}\"]\n");
-        let programs = [programs::path(program)?];
-        build(engine, &format!("compose-test/{name}:under-test"), &programs, &format!("{user}{entrypoint}"))?;
-    }
+    images::build(engine)?;
+    let host = tree::top().join("deploy/compose/host");
+    run(engine.docker().args(["build", "--quiet", "--tag", HOST]).arg(host))?;
     build(engine, "compose-test/etcd", &[found("etcd")?, found("etcdctl")?], "")?;
     // As the real one, whose volume belongs to the user that it runs as.
     let prometheus = [found("prometheus")?, found("promtool")?];
     let folder = "COPY --chown=65534:65534 empty /prometheus\nENTRYPOINT [\"/usr/bin/prometheus\"]\n";
-    build(engine, "compose-test/prometheus", &prometheus, folder)?;
-    engine.import(&debian::tar("ssh", &["openssh-server"])?, HOST)
+    build(engine, "compose-test/prometheus", &prometheus, folder)
 }
 
 /// An image of programs and what they load, which is content for content the same when they are.
@@ -51,7 +38,7 @@ fn build(engine: &Engine, name: &str, programs: &[PathBuf], more: &str) -> Resul
     fs::create_dir_all(context.path().join("empty"))?;
     fs::create_dir_all(root.join("etc"))?;
     fs::write(root.join("etc/nsswitch.conf"), "hosts: files dns\n")?;
-    fs::write(root.join("etc/passwd"), "root:x:0:0::/:/none\nfleetknock:x:65532:65532::/:/none\n")?;
+    fs::write(root.join("etc/passwd"), "root:x:0:0::/:/none\n")?;
     for program in programs {
         let file = program.file_name().context("a program has a name")?;
         copy(program, &root.join("usr/bin").join(file))?;
