@@ -38,10 +38,10 @@ pub struct OfDoors {
 /// When nothing tells where the API server is.
 pub async fn of_doors(settings: &Settings, registry: &mut Registry) -> anyhow::Result<Option<OfDoors>> {
     let Some(scope) = settings.kubernetes_doors.clone() else { return Ok(None) };
-    let client =
-        doors::connect().await.map_err(|error| exit::coded(exit::UNAVAILABLE, error)).with_context(|| {
-            format!("--kubernetes-doors {scope}: neither a service account nor a KUBECONFIG can be used")
-        })?;
+    let context = || format!("--kubernetes-doors {scope}");
+    let config = client::config().await.map_err(|error| exit::coded(exit::UNAVAILABLE, error));
+    let client = doors::client(config.with_context(context)?);
+    let client = client.map_err(|error| exit::coded(exit::UNAVAILABLE, error)).with_context(context)?;
     let metrics = metrics::Metrics::default();
     metrics.register(registry);
     Ok(Some(OfDoors { client, scope, metrics }))

@@ -62,22 +62,30 @@ pub enum CallError {
     Unreadable,
 }
 
-/// A client of the cluster in which this runs, with the account of its pod; or of the one that the file named in
-/// `KUBECONFIG` describes, when that is set. Files of tokens and authorities are read again as they change.
+/// Where the cluster is in which this runs, with the account of its pod; or the one that the file named in `KUBECONFIG`
+/// describes, when that is set. Files of tokens and authorities are read again as they change.
 ///
 /// # Errors
 /// When neither is there.
-pub async fn connect() -> Result<Client, ClientError> {
+pub async fn config() -> Result<Config, ClientError> {
     let failed = |reason: String| ClientError { reason };
-    let mut config = if std::env::var_os(KUBECONFIG).is_some_and(|path| !path.is_empty()) {
+    if std::env::var_os(KUBECONFIG).is_some_and(|path| !path.is_empty()) {
         Config::from_kubeconfig(&KubeConfigOptions::default())
             .await
-            .map_err(|error| failed(error.to_string()))?
+            .map_err(|error| failed(error.to_string()))
     } else {
-        Config::incluster().map_err(|error| failed(error.to_string()))?
-    };
+        Config::incluster().map_err(|error| failed(error.to_string()))
+    }
+}
+
+/// A client of [that cluster](config) for questions, which are answered soon or not at all.
+///
+/// # Errors
+/// When nothing tells where it is.
+pub async fn connect() -> Result<Client, ClientError> {
+    let mut config = config().await?;
     config.connect_timeout = Some(CONNECT_MAX);
-    Client::try_from(config).map_err(|error| failed(error.to_string()))
+    Client::try_from(config).map_err(|error| ClientError { reason: error.to_string() })
 }
 
 /// Asks the API server, and reads the answer.

@@ -76,16 +76,7 @@ pub struct Sync {
     pub metrics: Metrics,
 }
 
-/// How to reach the cluster in which this runs, or that of the KUBECONFIG.
-///
-/// # Errors
-/// When neither tells where it is.
-pub async fn connect() -> Result<Client, kube::Error> {
-    let config = kube::Config::infer().await.map_err(kube::Error::InferConfig)?;
-    client(config)
-}
-
-/// With bounds on how long it may be silent.
+/// A client that watches, with bounds on how long it may be silent.
 ///
 /// # Errors
 /// When its certificates cannot be used.

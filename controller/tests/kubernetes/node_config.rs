@@ -1,6 +1,6 @@
 //! The labels of a node, read from the API server and written for the agent.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use fleetknock_controller::operator::labels::NodeConfig;
 use fleetknock_runtime::exit;
@@ -23,6 +23,8 @@ async fn a_nodes_labels_become_the_agents_configuration() {
         text.ends_with("label:\n  - \"role=bastion\"\n  - \"topology.kubernetes.io/zone=z-1\"\n"),
         "{text}"
     );
+    // The agent is another user than the one that writes, and root without the power to read everything.
+    assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o444, 0o444);
 
     // What is there is replaced whole, and only what is asked for is taken.
     node_config("node-1", out.clone(), &["topology."]).write(&api.client()).await.unwrap();
