@@ -3,7 +3,9 @@
 //! what they may ask for, and against the programs that they start.
 
 mod cases;
+mod doors;
 mod objects;
+mod pages;
 mod programs;
 mod rights;
 mod values;

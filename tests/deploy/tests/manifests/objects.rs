@@ -153,7 +153,8 @@ fn the_notes_say_what_to_do_next() -> Result<()> {
     Ok(())
 }
 
-fn valid(objects: Vec<Value>) -> Result<()> {
+/// Holds objects against the schemas of Kubernetes, of those who document theirs, and of the definitions among them.
+pub(crate) fn valid(objects: Vec<Value>) -> Result<()> {
     let schemas = tree::top().join("tests/deploy/schemas");
     let mut arguments = vec![schemas.to_str().context("a path in UTF-8")?];
     arguments.extend(VERSIONS);

@@ -17,6 +17,8 @@ use serde_json::Value;
 
 use crate::cases;
 
+/// The exit code for something that is not there (EX_UNAVAILABLE of sysexits.h).
+const NO_CLUSTER: i32 = 69;
 /// Ends well when the bytes of a certificate hold a text.
 const HAS: &str = "import ssl, sys
 sys.exit(sys.argv[2].encode() not in ssl.PEM_cert_to_DER_cert(open(sys.argv[1]).read()))";
@@ -25,32 +27,61 @@ sys.exit(sys.argv[2].encode() not in ssl.PEM_cert_to_DER_cert(open(sys.argv[1]).
 fn every_setting_is_one_that_the_programs_take() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let files = Files::make(folder.path())?;
-    let (mut judged, mut tried) = (BTreeSet::new(), 0);
+    let (mut judged, mut tried, mut commands) = (BTreeSet::new(), 0, 0);
     for (name, objects) in everywhere()? {
         for (owner, pod) in pods(&objects) {
             for container in containers(pod).filter(|it| text(&it["image"]).contains("fleetknock/")) {
                 let who = format!("{name}: {owner}, {}", text(&container["name"]));
                 let agent = container["name"] == "agent";
                 let program = program(if agent { "fleetknock-agent" } else { "fleetknock-controller" })?;
-                // Settings and commands of the feature `operator` are in programs that are built with it only.
-                let theirs = |it: &&Value| !text(it).starts_with("--kubernetes-");
-                let given = items(&container["args"]).filter(theirs);
-                let arguments: Vec<_> = given.map(|it| files.put_in(text(it))).collect();
+                let arguments: Vec<_> = items(&container["args"]).map(|it| files.put_in(text(it))).collect();
                 let variables = files.variables(container)?;
                 if !judged.insert((arguments.clone(), variables.clone())) {
                     continue;
                 }
-                if arguments.first().is_some_and(|it| it == "kubernetes") {
-                    continue;
-                }
                 tried += 1;
                 let mut command = Command::new(&program);
-                command.args(&arguments).arg("--check-config").env_clear().envs(variables);
-                run(&mut command).with_context(|| who.clone())?;
+                command.args(&arguments).env_clear().envs(variables);
+                if arguments.first().is_some_and(|it| it == "kubernetes") {
+                    commands += 1;
+                    takes_all_but_the_cluster(&mut command).with_context(|| who.clone())?;
+                    continue;
+                }
+                run(command.arg("--check-config")).with_context(|| who.clone())?;
             }
         }
     }
-    ensure!(tried >= 9, "only {tried} different containers were tried");
+    ensure!(
+        tried >= 14 && commands >= 5,
+        "only {tried} different containers were tried, {commands} commands"
+    );
+    Ok(())
+}
+
+/// A command that asks the API server first: without one it gets as far as that, its arguments are right by then.
+fn takes_all_but_the_cluster(command: &mut Command) -> Result<()> {
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let far = output.status.code() == Some(NO_CLUSTER)
+        && said.contains("cannot tell where the Kubernetes API server is");
+    ensure!(far, "{command:?} ended with {}: {said}", output.status);
+    Ok(())
+}
+
+#[test]
+fn a_command_that_is_not_taken_is_found() -> Result<()> {
+    let tried = |arguments: &[&str]| {
+        takes_all_but_the_cluster(Command::new(program("fleetknock-controller")?).args(arguments).env_clear())
+    };
+    tried(&["kubernetes", "node-config", "--node=n-1", "--out=out"])?;
+    for wrong in [
+        &["kubernetes", "node-config", "--node=n-1", "--file=out"][..],
+        &["kubernetes", "node-config", "--node=n-1"],
+        &["kubernetes", "pki", "--namespace=A"],
+        &["kubernetes", "certificates"],
+    ] {
+        ensure!(tried(wrong).is_err(), "{wrong:?} is taken");
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cases;
 
 /// Who may do what at the API server: the role, the rule, and which code uses it.
-fn rights() -> Vec<(&'static str, Value, &'static str)> {
+pub(crate) fn rights() -> Vec<(&'static str, Value, &'static str)> {
     let rule = |group: &str, resource: &str, names: &[&str], verbs: &[&str]| {
         let mut rule = json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
         if !names.is_empty() {
@@ -22,6 +22,11 @@ fn rights() -> Vec<(&'static str, Value, &'static str)> {
             "ClusterRole -/fleetknock:fleetknock-controller",
             rule("authentication.k8s.io", "tokenreviews", &[], &["create"]),
             "--kubernetes-enroll: whose is the token of an agent that has no certificate yet",
+        ),
+        (
+            "ClusterRole -/fleetknock:fleetknock-controller",
+            rule("apiextensions.k8s.io", "customresourcedefinitions", &["doors.fleetknock.io"], &["get"]),
+            "--kubernetes-doors: tell a door that is deleted from all of them going with their definition",
         ),
         (
             "Role fleetknock/fleetknock-controller",
