@@ -70,11 +70,26 @@ impl<'lab> Fleet<'lab> {
     /// # Errors
     /// When it does not get ready.
     pub fn start_trusted(lab: &'lab Lab, pki: &Pki) -> Result<Self> {
+        Self::start_trusted_with(lab, pki, lab.host("control")?, &[], &[])
+    }
+
+    /// The same on this host, with more flags, and with variables in its environment (`KUBECONFIG=…`).
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn start_trusted_with(
+        lab: &'lab Lab,
+        pki: &Pki,
+        control: Host,
+        flags: &[String],
+        environment: &[String],
+    ) -> Result<Self> {
         let store = format!("embedded:{}", lab.directory().join("store").display());
         let trust = Trust::mutual(pki)?;
-        let control = lab.host("control")?;
-        let more = ["--name".to_owned(), control.name().to_owned()];
-        Self::alone(lab, Controller::trusted(control, &store, &more, &trust)?, trust)
+        let mut more = vec!["--name".to_owned(), control.name().to_owned()];
+        more.extend_from_slice(flags);
+        let controller = Controller::trusted(control, &store, &more, &trust)?.within(environment);
+        Self::alone(lab, controller, trust)
     }
 
     fn alone(lab: &'lab Lab, controller: Controller, trust: Trust) -> Result<Self> {

@@ -57,6 +57,11 @@ impl Pki {
         self.directory.join("ca.crt")
     }
 
+    /// Its private key.
+    pub fn key(&self) -> PathBuf {
+        self.directory.join("ca.key")
+    }
+
     /// A certificate for the agent of a host.
     ///
     /// # Errors

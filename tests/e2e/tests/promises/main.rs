@@ -34,3 +34,4 @@ mod p29_every_panel_and_every_alert_has_its_metrics;
 mod p30_the_dashboard_shows_what_is;
 mod p31_node_ports_are_guarded;
 mod p32_a_backup_brings_a_lost_fleet_back;
+mod p33_a_host_enrols_by_its_service_account;

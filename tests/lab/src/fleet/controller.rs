@@ -33,6 +33,8 @@ const STOP: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Controller {
     host: Host,
+    /// As env(1) takes variables.
+    environment: Vec<String>,
     flags: Vec<String>,
     /// What it shows, and what the lab's operators do; none in plain text.
     shown: Option<Shown>,
@@ -86,7 +88,13 @@ impl Controller {
         }
         flags.extend(trust::flags(shown.as_ref().map(|shown| &shown.own)));
         flags.extend_from_slice(more);
-        Self { host, flags, shown, state: Mutex::default() }
+        Self { host, environment: Vec::new(), flags, shown, state: Mutex::default() }
+    }
+
+    /// The same with these variables in its environment.
+    pub(super) fn within(mut self, environment: &[String]) -> Self {
+        self.environment = environment.to_vec();
+        self
     }
 
     /// The certificate that it shows.
@@ -125,7 +133,12 @@ impl Controller {
     /// When it cannot be started.
     pub fn spawn(&self) -> Result<Process> {
         let program = programs::path("fleetknock-controller")?.to_string_lossy().into_owned();
-        let mut command = vec![program];
+        let mut command = Vec::new();
+        if !self.environment.is_empty() {
+            command.push("env".to_owned());
+            command.extend_from_slice(&self.environment);
+        }
+        command.push(program);
         command.extend_from_slice(&self.flags);
         let process = self.host.spawn("controller", &command)?;
         *self.lock() = State { process: Some(process.clone()), paused: false };
