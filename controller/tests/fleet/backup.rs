@@ -1,20 +1,32 @@
 //! A backup brings a lost fleet back, and no guard is taken off meanwhile.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fleetknock_controller::{
     backup::file::{self, Origin},
     seal::{Keyring, SealKey, Sealed},
     shared::local_now,
-    store::{Listing, Store, embedded::EmbeddedStore, memory::MemoryStore},
+    store::{EtcdOptions, Listing, Store, embedded::EmbeddedStore, etcd::EtcdStore, memory::MemoryStore},
 };
 use fleetknock_proto::v1::{
     self as pb, agent_service_client::AgentServiceClient, control_service_client::ControlServiceClient,
     restore_part::Part, restore_progress::Progress,
 };
+use tokio::{task, time};
 use tonic::{Code, Status, transport::Channel};
 
-use crate::support::{Agent, Controller, apply, door, shown_steps, tcp};
+use crate::{
+    etcd_server::Cluster,
+    support::{Agent, Controller, apply, door, shown_steps, tcp},
+};
+
+/// So many that a restore cannot be done before somebody breaks it off.
+const DOORS: usize = 150;
+/// Nothing here takes longer unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 type Operator = ControlServiceClient<Channel>;
 
@@ -87,6 +99,61 @@ async fn comes_back(lost: Arc<dyn Store>, empty: Arc<dyn Store>) {
     assert_eq!(changes, ["change door bastion-ssh", "remove door more"]);
     let found = doors(&mut operator).await;
     assert_eq!((found.len(), found[0].spec.as_ref().unwrap().open_for_ms), (1, 30_000));
+}
+
+/// Two controllers on a real etcd. The first restore is broken off after its first door, the second one is asked of the other
+/// controller.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_was_broken_off_is_run_again_at_another_controller_on_etcd() {
+    let key = SealKey::generate("k1".parse().unwrap()).unwrap().line().clone();
+    let [lost, empty] = [(); 2].map(|()| task::spawn_blocking(|| Cluster::start(1)));
+    let (lost, empty) = (lost.await.unwrap(), empty.await.unwrap());
+    let first = Controller::named("ctl-1", sealed(etcd(&lost), &key)).await;
+    let mut operator = first.operator().await;
+    for number in 0..DOORS {
+        operator.apply_door(apply(pb::Door { name: format!("door-{number}"), ..door() })).await.unwrap();
+    }
+    let held = first.agent("bastion-1", "bastion").await.snapshot.revision;
+    let file = backup(&mut operator).await;
+    drop(first);
+
+    let one = Controller::named("ctl-1", sealed(etcd(&empty), &key)).await;
+    let other = Controller::named("ctl-2", sealed(etcd(&empty), &key)).await;
+    let [mut operator, mut another] = [one.operator().await, other.operator().await];
+    let parts = restore_parts(pb::RestoreOptions::default(), &file);
+    let mut told = operator.restore(tokio_stream::iter(parts)).await.unwrap().into_inner();
+    while !matches!(told.message().await.unwrap().unwrap().progress.unwrap(), Progress::Done(_)) {}
+    drop(told);
+    let mut before = 0;
+    loop {
+        time::sleep(Duration::from_millis(300)).await;
+        let now = doors(&mut another).await.len();
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    assert!((1..DOORS).contains(&before), "{before} doors");
+    for controller in [&one, &other] {
+        let refused = attach(controller, "bastion-1", held).await.err().unwrap();
+        assert_eq!(refused.code(), Code::Unavailable, "half of a fleet is not told to its hosts: {refused}");
+    }
+
+    let (changes, _) = restore(&mut another, pb::RestoreOptions::default(), &file).await.unwrap();
+    assert_eq!(changes.len(), DOORS - before + 1, "the doors that lacked, and the host: {changes:?}");
+    for controller in [&one, &other] {
+        let begun = Instant::now();
+        let again = loop {
+            match attach(controller, "bastion-1", held).await {
+                Ok(agent) => break agent,
+                // Its copy is a moment behind the store.
+                Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+            }
+            time::sleep(Duration::from_millis(50)).await;
+        };
+        assert_eq!(again.snapshot.guard.as_ref().unwrap().ports, [tcp(22)]);
+        assert_eq!(doors(&mut controller.operator().await).await.len(), DOORS);
+    }
 }
 
 #[tokio::test]
@@ -164,9 +231,7 @@ pub(crate) async fn restore(
     options: pb::RestoreOptions,
     file: &[u8],
 ) -> Result<(Vec<String>, pb::RestoreSummary), Status> {
-    let mut parts = vec![pb::RestorePart { part: Some(Part::Options(options)) }];
-    parts.extend(file.chunks(1_000).map(|data| pb::RestorePart { part: Some(Part::Data(data.to_vec())) }));
-    let mut told = operator.restore(tokio_stream::iter(parts)).await?.into_inner();
+    let mut told = operator.restore(tokio_stream::iter(restore_parts(options, file))).await?.into_inner();
     let mut changes = Vec::new();
     while let Some(next) = told.message().await? {
         match next.progress.unwrap() {
@@ -182,7 +247,17 @@ pub(crate) async fn restore(
     panic!("the stream ended without a summary")
 }
 
+fn restore_parts(options: pb::RestoreOptions, file: &[u8]) -> Vec<pb::RestorePart> {
+    let data = file.chunks(1_000).map(|data| Part::Data(data.to_vec()));
+    let parts = [Part::Options(options)].into_iter().chain(data);
+    parts.map(|part| pb::RestorePart { part: Some(part) }).collect()
+}
+
+fn etcd(cluster: &Cluster) -> Arc<dyn Store> {
+    Arc::new(EtcdStore::open(EtcdOptions::new(cluster.urls())).unwrap())
+}
+
 async fn doors(operator: &mut Operator) -> Vec<pb::Door> {
-    let request = pb::ListDoorsRequest { reveal: true, ..Default::default() };
+    let request = pb::ListDoorsRequest { reveal: true, page_size: 1_000, ..Default::default() };
     operator.list_doors(request).await.unwrap().into_inner().doors
 }

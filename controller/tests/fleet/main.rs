@@ -14,6 +14,9 @@ mod backup;
 mod catching_up;
 mod confirm;
 mod enrolling;
+#[path = "../store_conformance/etcd_server.rs"]
+#[allow(dead_code, reason = "the store's own tests do more with it")]
+mod etcd_server;
 #[cfg(feature = "operator")]
 mod kubernetes;
 mod logs;
