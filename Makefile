@@ -7,7 +7,7 @@ FUZZ_EXECUTIONS ?= 5000000
 FUZZ_SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test test-deploy test-skew reproduce bench fuzz audit build fmt lint doc deps clean
+.PHONY: help demo demo-stop test test-deploy test-skew packages reproduce bench fuzz audit build fmt lint doc deps clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,10 @@ test-deploy: ## Run what proves deploy/ alone: images, compose, manifests, packa
 test-skew: ## Run the promises between two versions (PREVIOUS=a git revision, or a folder with the three programs)
 	@$(SCRIPTS)/deps test
 	@PREVIOUS="$(PREVIOUS)" $(SCRIPTS)/test skew
+
+packages: ## Build the .deb and .rpm packages into target/packages
+	@$(SCRIPTS)/deps test
+	$(CARGO) run -p fleetknock-deploy --bin fleetknock-packages --locked
 
 reproduce: ## Build the release's programs twice, in different places, and compare them (about 20 minutes)
 	@$(SCRIPTS)/deps test

@@ -43,8 +43,8 @@ Examples:
       --tls-cert edge-1.crt --tls-key edge-1.key --tls-ca ca.crt
       an agent with the certificate of its host, such as fleetknock pki issue host edge-1 makes
   fleetknock-agent --host edge-1 --controller https://10.0.0.1:7600 --enroll-token /etc/fleetknock/edge-1.token \\
-      --tls-cert /var/lib/fleetknock-agent/tls.crt --tls-key /var/lib/fleetknock-agent/tls.key \\
-      --tls-ca /var/lib/fleetknock-agent/ca.crt
+      --tls-cert /var/lib/fleetknock/agent/tls.crt --tls-key /var/lib/fleetknock/agent/tls.key \\
+      --tls-ca /var/lib/fleetknock/agent/ca.crt
       an agent that gets its certificate itself, by what fleetknock enroll-token --host edge-1 made, and renews it
   fleetknock-agent --host bastion-1 --controller http://10.0.0.1:7600,http://10.0.0.2:7600 --insecure \\
       --management 192.0.2.0/24 --state /var/lib/fleetknock/agent --http 127.0.0.1:9600
