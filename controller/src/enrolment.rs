@@ -5,7 +5,7 @@
 //! told: of two that show it at the same time one gets a certificate. When the answer gets lost, the token is spent all
 //! the same.
 //!
-//! Where a [`Cluster`](cluster::Cluster) is asked, the token that it gave to a pod counts in the place of ours: it is not
+//! Where a [`Cluster`] is asked, the token that it gave to a pod counts in the place of ours: it is not
 //! spent, since the cluster makes it anew each hour, and is good for the host on which that pod runs and no other.
 //!
 //! There is no list of certificates that were taken back: they are short-lived, and a host that was deleted is not given

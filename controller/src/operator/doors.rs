@@ -1,7 +1,7 @@
 //! Doors that are declared as resources of a Kubernetes cluster become doors of the fleet.
 //!
 //! One task. While its controller is the longest-serving member and holds its lease, it watches the Doors and the secrets
-//! of the namespaces that it was told, and does for each resource what [`decide`] says, through the function that
+//! of the namespaces that it was told, and does for each resource what `decide` says, through the function that
 //! `fleetknock apply` comes to. Nothing is kept: another controller that takes over lists everything and goes on.
 //!
 //! ```text
@@ -10,9 +10,9 @@
 //! agents' words on what they hold┘
 //! ```
 //!
-//! Bounds: [`mirror::OBJECTS_MAX`] Doors and as many secrets; [`AT_ONCE`] resources worked on at a time; each call of the
-//! API server ends within [`CALL_MAX`]; what fails is tried again after a second, then less and less often, at least every
-//! [`RETRY_MAX`].
+//! Bounds: `mirror::OBJECTS_MAX` Doors and as many secrets; `AT_ONCE` resources worked on at a time; each call of the
+//! API server ends within `CALL_MAX`; what fails is tried again after a second, then less and less often, at least every
+//! `RETRY_MAX`.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
