@@ -127,9 +127,11 @@ pub(super) async fn register(shared: &Shared, greeting: Greeting) -> Result<Regi
             transaction.expect.push(grant::expect(&key, held.map(|held| held.revision)));
             transaction.changes.push(grant::put(&key, &record)?);
         }
-        // A host that it knows came back with what it was told: this store is the fleet's.
+        // A host that it knows came back with what it was told: this store is the fleet's. That can wait for a store that is
+        // away, and must not keep the host out meanwhile.
         let identity = state.fleet.identity_record().filter(|identity| identity.record.new);
-        if let Some(identity) = identity.filter(|_| held.is_some() && picture > 0) {
+        let settles = held.is_some() && picture > 0 && shared.fence().is_some();
+        if let Some(identity) = identity.filter(|_| settles) {
             let settled = IdentityRecord { new: false, ..identity.record.clone() };
             transaction.expect.push(grant::expect(&Key::Identity, Some(identity.revision)));
             transaction.changes.push(grant::put(&Key::Identity, &settled)?);
