@@ -30,6 +30,10 @@ mod trail;
 
 pub use self::trail::Trail;
 
+/// How long a store that was set up anew must know a host before the host's coming back shows that it is the fleet's. An
+/// agent that is without a controller tries again every 15 seconds at most: all that can come have come by then.
+pub const KNOWN_AFTER: Duration = Duration::from_secs(600);
+
 /// A record with the revision of its last change, against which the next change is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held<T> {
@@ -313,6 +317,27 @@ impl Fleet {
     pub fn is_of_another_store(&self, host: &HostName, picture: Revision) -> bool {
         let is_new = self.identity.as_ref().is_some_and(|held| held.record.new);
         is_new && picture > 0 && !self.hosts.contains_key(host)
+    }
+
+    /// What is to be written of whose store this is, when a host's agent comes with a picture of this revision.
+    ///
+    /// A store that was set up anew becomes the fleet's when a host comes back to it that it has known for
+    /// [`KNOWN_AFTER`], unless a host of an earlier store has missed that one meanwhile.
+    pub fn identity_after(
+        &self,
+        host: &HostName,
+        picture: Revision,
+        now: Timestamp,
+    ) -> Option<IdentityRecord> {
+        let held = self.identity.as_ref().map(|held| &held.record);
+        let record = held.filter(|record| record.new && !record.missed && picture > 0)?;
+        match self.hosts.get(host) {
+            None => Some(IdentityRecord { missed: true, ..record.clone() }),
+            Some(known) if now.since(known.record.created) >= KNOWN_AFTER => {
+                Some(IdentityRecord { new: false, ..record.clone() })
+            }
+            Some(_) => None,
+        }
     }
 
     /// The number that stands for a host while this controller runs.

@@ -153,6 +153,9 @@ pub struct IdentityRecord {
     /// guard and that it does not know are not told what it holds, which would take their guard off.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub new: bool,
+    /// Such a host came and was turned away: only an operator can say now that a store that is `new` is the fleet's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub missed: bool,
 }
 
 /// Who asked for an opening or a ban.

@@ -181,7 +181,10 @@ fn say(
     let v1::RestoreSummary { added, changed, removed, events, unchanged, .. } = summary;
     let dry = if command.dry_run { " (dry run)" } else { "" };
     if command.begin_anew {
-        out.line(format!("the fleet begins anew with what the store holds{dry}"))?;
+        // The remark says why there is nothing to do.
+        if *changed > 0 {
+            out.line(format!("the fleet begins anew with what the store holds{dry}"))?;
+        }
     } else {
         out.line(format!(
             "{added} added, {changed} changed, {removed} removed, {events} events, {unchanged} unchanged{dry}"

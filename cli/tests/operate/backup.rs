@@ -75,6 +75,8 @@ fn a_restore_says_what_changes() {
     assert_eq!(fleet.run(&["restore", path, "--begin-anew"], "").code, 64);
     let anew = fleet.run(&["restore", "--begin-anew"], "");
     assert_eq!(anew.lines.last().unwrap(), "the fleet begins anew with what the store holds");
+    let nothing_to_do = fleet.run(&["restore", "--begin-anew", "--dry-run"], "");
+    assert!(!nothing_to_do.lines.iter().any(|line| line.contains("anew")), "{:?}", nothing_to_do.lines);
 }
 
 /// What the stand-in gives as a backup.
@@ -112,6 +114,8 @@ pub(crate) async fn restored(
     };
     let summary = v1::RestoreSummary {
         added: 1,
+        // A dry run is told as where there is nothing to do.
+        changed: u32::from(options.begin_anew && !options.dry_run),
         unchanged: 2,
         remarks: vec!["left out: 1 bans that are over".to_owned()],
         ..v1::RestoreSummary::default()

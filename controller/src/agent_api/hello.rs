@@ -15,7 +15,7 @@ use crate::{
     decide::{DecideError, contend},
     grant,
     record::Boot,
-    record::{HostRecord, IdentityRecord, Key},
+    record::{HostRecord, Key},
     shared::Shared,
     store::{Revision, Transaction},
 };
@@ -110,6 +110,7 @@ pub fn bounded(report: pb::HostReport) -> Result<pb::HostReport, Status> {
 pub(super) async fn register(shared: &Shared, greeting: Greeting) -> Result<Registered, Status> {
     let Greeting { host, boot, record, picture, .. } = greeting;
     if shared.state().fleet.is_of_another_store(&host, picture) {
+        identify(shared, &host, picture).await;
         tracing::warn!(%host, "{ANOTHER_STORE}");
         return Err(refuse::unavailable(format!("host '{host}': {ANOTHER_STORE}")));
     }
@@ -127,24 +128,38 @@ pub(super) async fn register(shared: &Shared, greeting: Greeting) -> Result<Regi
             transaction.expect.push(grant::expect(&key, held.map(|held| held.revision)));
             transaction.changes.push(grant::put(&key, &record)?);
         }
-        // A host that it knows came back with what it was told: this store is the fleet's. That can wait for a store that is
-        // away, and must not keep the host out meanwhile.
-        let identity = state.fleet.identity_record().filter(|identity| identity.record.new);
-        let settles = held.is_some() && picture > 0 && shared.fence().is_some();
-        if let Some(identity) = identity.filter(|_| settles) {
-            let settled = IdentityRecord { new: false, ..identity.record.clone() };
-            transaction.expect.push(grant::expect(&Key::Identity, Some(identity.revision)));
-            transaction.changes.push(grant::put(&Key::Identity, &settled)?);
-        }
         Ok(((), transaction))
     })
     .await
     .map_err(|error| refuse::unavailable(format!("the host '{host}' cannot be recorded: {error}")))?;
     shared.caught_up(revision).await;
+    identify(shared, &host, picture).await;
     let id = shared.state().fleet.host_id(&host);
     let id = id.ok_or_else(|| refuse::unavailable("this controller is behind its store; try again"))?;
     let number = shared.boot(&host, boot);
     Ok(Registered { host, id, boot: number, boot_id: boot })
+}
+
+/// Writes down what a host's coming shows of a store that was set up anew ([`Fleet::identity_after`](crate::fleet::Fleet)).
+/// A store that is away keeps no host out for that: whoever comes next shows it again.
+async fn identify(shared: &Shared, host: &HostName, picture: Revision) {
+    let told = |at| shared.state().fleet.identity_after(host, picture, at);
+    if told(shared.now()).is_none() || shared.fence().is_none() {
+        return;
+    }
+    let written = contend(shared, |at| {
+        let mut transaction = Transaction::default();
+        if let Some(record) = told(at) {
+            let held = shared.state().fleet.identity_record().map(|held| held.revision);
+            transaction.expect.push(grant::expect(&Key::Identity, held));
+            transaction.changes.push(grant::put(&Key::Identity, &record)?);
+        }
+        Ok(((), transaction))
+    });
+    match written.await {
+        Ok(((), revision)) => shared.caught_up(revision).await,
+        Err(error) => tracing::debug!(%host, %error, "whose store this is cannot be written down yet"),
+    }
 }
 
 fn addresses(texts: Vec<String>) -> Result<Vec<String>, Status> {

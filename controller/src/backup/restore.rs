@@ -100,9 +100,13 @@ impl Restore {
         if !self.is_to_settle(&shared.state().fleet) {
             let remark = "nothing to do: no agent is kept away from this store";
             summary.remarks.push(remark.to_owned());
-        } else if !self.options.dry_run {
-            let message = "the fleet begins anew with what the store holds, without a backup";
-            self.identify(shared, None, message).await?;
+        } else {
+            // The record of whose store it is.
+            summary.changed = 1;
+            if !self.options.dry_run {
+                let message = "the fleet begins anew with what the store holds, without a backup";
+                self.identify(shared, None, message).await?;
+            }
         }
         say(tell, pb::restore_progress::Progress::Summary(summary)).await
     }
@@ -238,7 +242,8 @@ impl Restore {
                 // Controllers that still run and know the earlier store find it again.
                 let id = store.filter(|id| !id.is_empty()).map(str::to_owned).or(own).unwrap_or_default();
                 transaction.expect.push(grant::expect(&Key::Identity, held.map(|held| held.revision)));
-                transaction.changes.push(grant::put(&Key::Identity, &IdentityRecord { id, new: false })?);
+                let record = IdentityRecord { id, new: false, missed: false };
+                transaction.changes.push(grant::put(&Key::Identity, &record)?);
             }
             let event = self.entry(shared, at, message);
             audit::append(&mut transaction, &state.fleet, [event])?;

@@ -87,3 +87,43 @@ fn a_ban_ends_by_its_time_and_by_its_deletion() {
     );
     assert_eq!(fleet.revision(), 2);
 }
+
+#[test]
+fn a_new_store_becomes_the_fleets_by_a_host_that_it_has_long_known_and_that_nobody_missed() {
+    let (known, stranger): (HostName, HostName) = ("known".parse().unwrap(), "stranger".parse().unwrap());
+    let host = HostRecord {
+        name: known.clone(),
+        labels: Default::default(),
+        addresses: Vec::new(),
+        management: BTreeSet::new(),
+        version: String::new(),
+        firewall: String::new(),
+        created: Timestamp::from_millis(5),
+    };
+    let due = host.created + KNOWN_AFTER;
+    let fleet_of = |new, missed| {
+        let mut fleet = Fleet::default();
+        let identity = IdentityRecord { id: "a".to_owned(), new, missed };
+        let identity = Change::Put { key: Key::Identity.to_string(), value: encode(&identity).unwrap() };
+        let host = Change::Put { key: Key::Host(known.clone()).to_string(), value: encode(&host).unwrap() };
+        fleet.apply(Changes { revision: 1, changes: vec![identity, host] });
+        fleet
+    };
+    let settled = Some((false, false));
+    let missed = Some((true, true));
+    for (new, was_missed, name, picture, at, written) in [
+        (true, false, &known, 1, due, settled),
+        (true, false, &known, 1, host.created + Duration::from_secs(599), None),
+        (true, false, &known, 0, due, None),
+        (true, false, &stranger, 1, due, missed),
+        (true, false, &stranger, 0, due, None),
+        (true, true, &known, 1, due, None),
+        (true, true, &stranger, 1, due, None),
+        (false, false, &known, 1, due, None),
+        (false, false, &stranger, 1, due, None),
+    ] {
+        let record = fleet_of(new, was_missed).identity_after(name, picture, at);
+        let record = record.map(|record| (record.new, record.missed));
+        assert_eq!(record, written, "new {new}, missed {was_missed}, {name} holds {picture} at {at:?}");
+    }
+}

@@ -132,7 +132,7 @@ async fn read_identified(store: &dyn Store) -> Result<(Listing, Watch), StoreErr
     if listing.entries.iter().any(|entry| entry.key == key.to_string()) {
         return Ok((listing, watch));
     }
-    let record = IdentityRecord { id: format!("{:032x}", rand::random::<u128>()), new: true };
+    let record = IdentityRecord { id: format!("{:032x}", rand::random::<u128>()), new: true, missed: false };
     let change = grant::put(&key, &record).map_err(|refusal| StoreError::Invalid(refusal.to_string()))?;
     let transaction =
         Transaction { expect: vec![grant::expect(&key, None)], changes: vec![change], lease: None };

@@ -1,15 +1,25 @@
 //! A backup brings a lost fleet back, and no guard is taken off meanwhile.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use fleetknock_controller::{
     backup::file::{self, Origin},
+    grant,
+    record::{HostRecord, Key},
     seal::{Keyring, SealKey, Sealed},
     shared::local_now,
-    store::{EtcdOptions, Listing, Store, embedded::EmbeddedStore, etcd::EtcdStore, memory::MemoryStore},
+    store::{
+        EtcdOptions, Listing, Store, Transaction, embedded::EmbeddedStore, etcd::EtcdStore,
+        memory::MemoryStore,
+    },
+};
+use fleetknock_core::{
+    host::{HostName, Labels},
+    time::Timestamp,
 };
 use fleetknock_proto::v1::{
     self as pb, agent_service_client::AgentServiceClient, control_service_client::ControlServiceClient,
@@ -20,6 +30,7 @@ use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     etcd_server::Cluster,
+    store_away::Away,
     support::{Agent, Controller, apply, door, shown_steps, tcp},
 };
 
@@ -190,21 +201,71 @@ async fn what_is_not_whole_or_not_for_here_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_new_store_becomes_the_fleets_when_somebody_says_so_or_a_known_host_comes_back() {
-    let controller = Controller::start().await;
-    assert!(attach(&controller, "old-1", 7).await.is_err());
-    // A new fleet's hosts hold nothing at first, and come back with what they were told.
-    let young = attach(&controller, "young-1", 0).await.unwrap();
-    assert!(attach(&controller, "old-1", 7).await.is_err());
-    drop(young);
+async fn a_new_store_becomes_the_fleets_when_a_host_comes_back_that_it_has_long_known() {
+    let store = Arc::new(MemoryStore::new());
+    knows(&*store, "young-1").await;
+    let controller = Controller::over(store).await;
     attach(&controller, "young-1", 3).await.unwrap();
-    attach(&controller, "old-1", 7).await.unwrap();
+    attach(&controller, "renamed-1", 7).await.unwrap();
+}
 
-    let other = Controller::start().await;
-    assert!(attach(&other, "old-1", 7).await.is_err());
+#[tokio::test]
+async fn a_host_that_comes_back_soon_lets_nobody_in_who_knows_another_store() {
+    let controller = Controller::start().await;
+    drop(attach(&controller, "young-1", 0).await.unwrap());
+    attach(&controller, "young-1", 3).await.unwrap();
+    assert!(attach(&controller, "old-1", 7).await.is_err());
+}
+
+#[tokio::test]
+async fn a_new_store_that_a_host_of_an_earlier_one_has_missed_becomes_the_fleets_by_an_operators_word_alone()
+{
+    let store = Arc::new(MemoryStore::new());
+    knows(&*store, "young-1").await;
+    let controller = Controller::over(store.clone()).await;
+    assert!(attach(&controller, "old-1", 7).await.is_err());
+    attach(&controller, "young-1", 3).await.unwrap();
+    assert!(attach(&controller, "old-1", 7).await.is_err());
+    // It is written down, not remembered.
+    let again = Controller::named("other", store).await;
+    attach(&again, "young-1", 3).await.unwrap();
+    assert!(attach(&again, "old-1", 7).await.is_err());
+
     let anew = pb::RestoreOptions { begin_anew: true, ..Default::default() };
-    restore(&mut other.operator().await, anew, b"").await.unwrap();
-    attach(&other, "old-1", 7).await.unwrap();
+    let (_, summary) = restore(&mut again.operator().await, anew, b"").await.unwrap();
+    assert_eq!((summary.changed, summary.remarks), (1, vec![]));
+    attach(&again, "old-1", 7).await.unwrap();
+    let (_, summary) = restore(&mut again.operator().await, anew, b"").await.unwrap();
+    assert!(summary.changed == 0 && summary.remarks[0].contains("nothing to do"), "{summary:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_keeps_no_known_host_out_and_becomes_the_fleets_later() {
+    let store = Arc::new(Away::default());
+    knows(&*store, "young-1").await;
+    let controller = Controller::over(store.clone()).await;
+    drop(attach(&controller, "young-1", 0).await.unwrap());
+    store.leave();
+    drop(attach(&controller, "young-1", 3).await.unwrap());
+    store.come_back();
+    attach(&controller, "young-1", 3).await.unwrap();
+    attach(&controller, "renamed-1", 7).await.unwrap();
+}
+
+/// The store has known a host for as long as there are stores.
+async fn knows(store: &dyn Store, host: &str) {
+    let name: HostName = host.parse().unwrap();
+    let record = HostRecord {
+        name: name.clone(),
+        labels: Labels::default(),
+        addresses: Vec::new(),
+        management: BTreeSet::new(),
+        version: String::new(),
+        firewall: String::new(),
+        created: Timestamp::ZERO,
+    };
+    let changes = vec![grant::put(&Key::Host(name), &record).unwrap()];
+    store.commit(Transaction { changes, ..Transaction::default() }).await.unwrap();
 }
 
 fn sealed(store: Arc<dyn Store>, line: &str) -> Arc<dyn Store> {

@@ -97,7 +97,8 @@ impl Etcd {
 
 /// Who the fleet is, in a store that was set up anew or is known to be the fleet's.
 pub(crate) fn identity(new: bool) -> Option<Change> {
-    grant::put(&Key::Identity, &IdentityRecord { id: "simulated".to_owned(), new }).ok()
+    let record = IdentityRecord { id: "simulated".to_owned(), new, missed: false };
+    grant::put(&Key::Identity, &record).ok()
 }
 
 impl Core {

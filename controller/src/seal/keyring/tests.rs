@@ -160,7 +160,9 @@ fn is_no_record(value: Bytes) -> Result<(), TestCaseError> {
 }
 
 fn sealed() -> Bytes {
-    let plain = record::encode(&IdentityRecord { id: "0123456789abcdef".to_owned(), new: false }).unwrap();
+    let plain =
+        record::encode(&IdentityRecord { id: "0123456789abcdef".to_owned(), new: false, missed: false })
+            .unwrap();
     ring(FLEET, vec![key("a", [7; 32])]).seal(PLACE, &plain, NONCE).unwrap()
 }
 

@@ -152,6 +152,7 @@ impl Process {
                 let is_of_another_store = self.fleet.is_of_another_store(&record.name, picture);
                 if is_of_another_store && !Self::is_sabotaged(core, Sabotage::TakeAnyPicture) {
                     core.say(|| format!("{} turns {} away: it knows another store", self.name, record.name));
+                    self.decide(core, Work::Identify { host: record.name, picture }, 0);
                     return self.refuse(core, stream, Refused::Unavailable);
                 }
                 self.decide(core, Work::Register { stream, record, picture }, 0);

@@ -9,14 +9,14 @@ use fleetknock_controller::{
     record::{BanRecord, By, HostRecord, Key, Withdrawn},
     store::{Change, Revision, StoreError, Transaction},
 };
-use fleetknock_core::{source::Source, time::Timestamp};
+use fleetknock_core::{host::HostName, source::Source, time::Timestamp};
 use fleetknock_proto::v1::EventKind;
 
 use super::{Asked, Process, Standing};
 use crate::{
     Sabotage,
     core::{Core, Timer},
-    etcd::{self, Answer, Ask},
+    etcd::{Answer, Ask},
     network::StreamId,
     oracle::Origin,
     users::Operation,
@@ -47,6 +47,11 @@ pub(super) enum Work {
     Register {
         stream: StreamId,
         record: HostRecord,
+        picture: Revision,
+    },
+    /// What a host's coming shows of the store.
+    Identify {
+        host: HostName,
         picture: Revision,
     },
     Unban {
@@ -193,7 +198,7 @@ impl Process {
                 audit::append(&mut transaction, &self.fleet, events)?;
                 Ok((transaction, Origin::Close { ahead: self.ahead(core) }))
             }
-            Work::Register { record, picture, .. } => {
+            Work::Register { record, .. } => {
                 let held = self.fleet.hosts().get(&record.name);
                 let created = held.map_or(at, |held| held.record.created);
                 let record = HostRecord { created, ..record.clone() };
@@ -203,10 +208,16 @@ impl Process {
                     transaction.expect.push(grant::expect(&key, held.map(|held| held.revision)));
                     transaction.changes.push(grant::put(&key, &record)?);
                 }
-                let identity = self.fleet.identity_record().filter(|identity| identity.record.new);
-                if let Some(identity) = identity.filter(|_| held.is_some() && *picture > 0) {
-                    transaction.expect.push(grant::expect(&Key::Identity, Some(identity.revision)));
-                    transaction.changes.extend(etcd::identity(false));
+                Ok((transaction, Origin::Other))
+            }
+            // As `hello::identify`: without a lease it is left to whoever comes next.
+            Work::Identify { host, picture } => {
+                let mut transaction = Transaction::default();
+                let record = self.fleet.identity_after(host, *picture, at);
+                if let Some(record) = record.filter(|_| matches!(self.standing, Standing::Serving { .. })) {
+                    let held = self.fleet.identity_record().map(|held| held.revision);
+                    transaction.expect.push(grant::expect(&Key::Identity, held));
+                    transaction.changes.push(grant::put(&Key::Identity, &record)?);
                 }
                 Ok((transaction, Origin::Other))
             }
@@ -278,7 +289,10 @@ impl Process {
                     Withdrawn { at: self.now(core), reason: "banned".to_owned(), kill_connections: false };
                 self.decide(core, Work::Close { source, how }, 0);
             }
-            (Work::Register { stream, .. }, Some(revision)) => self.registered(core, stream, revision),
+            (Work::Register { stream, record, picture }, Some(revision)) => {
+                self.decide(core, Work::Identify { host: record.name, picture }, 0);
+                self.registered(core, stream, revision);
+            }
             (Work::Register { stream, .. }, None) => {
                 self.refuse(core, stream, crate::network::Refused::Unavailable)
             }
