@@ -12,10 +12,7 @@ use std::{
 };
 
 use clap::Parser;
-use fleetknock_runtime::{
-    config::{self, ConfigError},
-    exit, harden,
-};
+use fleetknock_runtime::{config, exit, harden};
 
 use crate::{
     config::Settings,
@@ -64,7 +61,7 @@ pub fn is_asked_for(args: &[OsString]) -> bool {
 /// # Errors
 /// When an agent runs in this network namespace, the firewall may not be changed, or something could not be removed.
 pub fn run(args: &[OsString]) -> anyhow::Result<()> {
-    let lift = Lift::try_parse_from(args.iter().skip(1)).map_err(said)?;
+    let lift: Lift = config::flags(args.iter().skip(1).cloned())?;
     let mut out = io::stdout().lock();
     let settings = lift.settings(&mut out)?;
     if let Some(process) = running().filter(|_| !lift.force) {
@@ -140,14 +137,4 @@ fn running() -> Option<u32> {
         };
         (process != own && name == PROGRAM && there == here && serves()).then_some(process)
     })
-}
-
-fn said(error: clap::Error) -> anyhow::Error {
-    use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
-    if matches!(error.kind(), DisplayHelp | DisplayVersion) {
-        return ConfigError::Said { text: error.to_string() }.into();
-    }
-    let reason = error.to_string();
-    let reason = reason.trim_start_matches("error: ").lines().next().unwrap_or_default().to_owned();
-    ConfigError::Flags { reason }.into()
 }

@@ -47,7 +47,7 @@ pub fn load_with<A: Parser>(
     // What flags give is looked at first, errors aside: a setting that a flag gives is taken from nowhere else.
     let flags = match command::<A>().ignore_errors(true).try_get_matches_from(&args) {
         Ok(matches) => matches,
-        Err(error) => return Err(stop::<A>(&error, &args)),
+        Err(error) => return Err(stop::<A>(error, &args)),
     };
     let file = match config_path(&flags, environment) {
         Some(path) => file::read(&path, &command::<A>())?,
@@ -72,8 +72,18 @@ pub fn load_with<A: Parser>(
     }
     complete.extend(args.iter().skip(1).cloned());
 
-    let matches = command::<A>().try_get_matches_from(&complete).map_err(|error| stop::<A>(&error, &args))?;
-    A::from_arg_matches(&matches).map_err(|error| stop::<A>(&error, &args))
+    let matches = command::<A>().try_get_matches_from(&complete).map_err(|error| stop::<A>(error, &args))?;
+    A::from_arg_matches(&matches).map_err(|error| stop::<A>(error, &args))
+}
+
+/// Reads what a program is asked from its arguments alone (the program's name first): no variable and no file is looked
+/// at.
+///
+/// # Errors
+/// When a flag is wrong, missing or unknown; [`ConfigError::Said`] as in [`load`].
+pub fn flags<A: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<A, ConfigError> {
+    let matches = command::<A>().try_get_matches_from(args);
+    matches.and_then(|matches| A::from_arg_matches(&matches)).map_err(|error| said(&error, None))
 }
 
 /// Reads an address to listen on; for clap's `value_parser`.
@@ -157,18 +167,26 @@ fn config_path(flags: &ArgMatches, environment: &dyn Fn(&str) -> Option<OsString
     environment(&variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// What clap refused, as our error; for `--help` and `--version` what they print.
-fn stop<A: Parser>(error: &clap::Error, args: &[OsString]) -> ConfigError {
-    match error.kind() {
+/// What clap refused of a program with settings, as our error; help names their variables.
+fn stop<A: Parser>(error: clap::Error, args: &[OsString]) -> ConfigError {
+    let again = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let text = match command_for_help::<A>().try_get_matches_from(args) {
-                Err(again) if again.kind() == error.kind() => again.to_string(),
-                _ => error.to_string(),
-            };
-            ConfigError::Said { text }
+            command_for_help::<A>().try_get_matches_from(args).err()
         }
-        ErrorKind::DisplayVersion => ConfigError::Said { text: error.to_string() },
-        _ => ConfigError::Flags { reason: describe::flags(error, &A::command()) },
+        _ => None,
+    };
+    let error = again.filter(|again| again.kind() == error.kind()).unwrap_or(error);
+    said(&error, Some(&A::command()))
+}
+
+/// What clap refused, as our error; for `--help` and `--version` what they print. What is missing could also stand in a
+/// variable or the file, for settings.
+fn said(error: &clap::Error, settings: Option<&Command>) -> ConfigError {
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        | ErrorKind::DisplayVersion => ConfigError::Said { text: error.to_string() },
+        _ => ConfigError::Flags { reason: describe::flags(error, settings) },
     }
 }
 

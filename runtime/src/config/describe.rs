@@ -27,13 +27,13 @@ pub(super) fn value(error: &clap::Error) -> String {
     }
 }
 
-/// What is wrong with the flags.
-pub(super) fn flags(error: &clap::Error, command: &Command) -> String {
+/// What is wrong with the flags, of a program with settings or without.
+pub(super) fn flags(error: &clap::Error, settings: Option<&Command>) -> String {
     match error.kind() {
         ErrorKind::MissingRequiredArgument => {
             let missing: Vec<_> = strings(error, ContextKind::InvalidArg)
                 .iter()
-                .map(|usage| required(usage, command))
+                .map(|usage| required(usage, settings))
                 .collect();
             missing.join("; ")
         }
@@ -48,9 +48,10 @@ pub(super) fn flags(error: &clap::Error, command: &Command) -> String {
 }
 
 /// `usage` is such as `--host <NAME>`.
-fn required(usage: &str, command: &Command) -> String {
+fn required(usage: &str, settings: Option<&Command>) -> String {
     let long = usage.trim_start_matches('-').split([' ', '=']).next().unwrap_or_default();
-    match command.get_arguments().find(|arg| arg.get_long() == Some(long)) {
+    let mut arguments = settings.into_iter().flat_map(Command::get_arguments);
+    match arguments.find(|arg| arg.get_long() == Some(long)) {
         Some(arg) => {
             let variable = super::variable_of(arg, long);
             format!(

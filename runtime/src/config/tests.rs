@@ -162,6 +162,37 @@ fn help_and_version_are_no_errors_and_help_names_the_variables() {
 }
 
 #[test]
+fn flags_alone_look_at_no_variable_and_no_file() {
+    #[derive(Debug, Parser)]
+    #[command(version = "1.2.3")]
+    struct Alone {
+        /// Every process has this variable.
+        #[arg(long, env = "PATH")]
+        first: Option<String>,
+        #[arg(long, required = true)]
+        second: u8,
+        #[arg(long)]
+        config: Option<PathBuf>,
+    }
+    let read = flags::<Alone>(strings(&["p", "--second=2", "--config=/nowhere/at.all"])).unwrap();
+    assert_eq!((read.first, read.second, read.config), (None, 2, Some("/nowhere/at.all".into())));
+    for (wrong, reason) in [
+        (&["p"][..], "--second <SECOND> is missing"),
+        (&["p", "--second=many"], "--second: 'many' is wrong (flag): invalid digit found in string"),
+        (&["p", "--third"], "unexpected argument '--third' found; see --help"),
+    ] {
+        let error = flags::<Alone>(strings(wrong)).unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.exit_code()), (reason, 64));
+    }
+    for (asked, part) in [("--help", "Every process has this variable"), ("--version", "1.2.3")] {
+        let error = flags::<Alone>(strings(&["p", asked])).unwrap_err();
+        assert_eq!(error.exit_code(), 0);
+        let ConfigError::Said { text } = error else { panic!("{error:?}") };
+        assert!(text.contains(part) && !text.contains(ENVIRONMENT_PREFIX), "{text}");
+    }
+}
+
+#[test]
 fn a_listen_address_needs_a_port() {
     assert_eq!(listen_address("[::1]:9600").unwrap().port(), 9600);
     for wrong in ["", "9600", "localhost:9600", "127.0.0.1", "127.0.0.1:65536"] {
