@@ -19,6 +19,7 @@ use fleetknock_runtime::{
 use crate::output::Out;
 
 mod ensure;
+mod held;
 mod init;
 mod issue;
 mod renew;

@@ -15,13 +15,10 @@ use fleetknock_core::{
 };
 use fleetknock_runtime::{
     exit,
-    tls::{
-        Certificate,
-        authority::{Access, Authority, CERTIFICATE_FILE, KEY_FILE, Order, PrivateKey},
-    },
+    tls::authority::{Access, Authority, CERTIFICATE_FILE, KEY_FILE, Order, PrivateKey},
 };
 
-use super::{cannot_write, failed, init, issue, load, whole_seconds};
+use super::{cannot_write, failed, held::Held, init, issue, load, whole_seconds};
 use crate::{args::time, output::Out};
 
 /// Make what a fleet lacks: its authority, and a key and a certificate for each holder; leave what is there
@@ -137,7 +134,7 @@ fn ensure(
     let (certificate_path, key_path) = (file("crt"), file("key"));
     fs::create_dir_all(&directory).map_err(|error| cannot_write(&directory, error))?;
     issue::copy_authority(authority, &directory, out)?;
-    if key_path.exists() && lasts(&certificate_path, authority, identity, &order, now)? {
+    if key_path.exists() && lasts(command, &certificate_path, authority, identity, &order, now)? {
         return Ok(None);
     }
     let key = PrivateKey::generate().map_err(failed)?;
@@ -149,6 +146,7 @@ fn ensure(
 
 /// Whether a certificate is there and need not be replaced.
 fn lasts(
+    command: &Ensure,
     path: &Path,
     authority: &Authority,
     identity: &Identity,
@@ -158,21 +156,12 @@ fn lasts(
     if !path.exists() {
         return Ok(false);
     }
-    let wrong = |reason: String| exit::coded(exit::DATA, anyhow!("{}: {reason}", path.display()));
-    let text = fs::read(path).map_err(|error| {
-        let error = anyhow::Error::new(error).context(format!("cannot read {}", path.display()));
-        exit::coded(exit::NO_INPUT, error)
-    })?;
-    let certificates = Certificate::from_pem(&text).map_err(|error| wrong(error.to_string()))?;
-    let there = certificates.first().ok_or_else(|| wrong("it holds no certificate".to_owned()))?;
-    let holder = Identity::among(&there.uris).map_err(|error| wrong(error.to_string()))?;
-    if holder != *identity {
-        return Err(wrong(format!("it is of {holder}, not of {identity}; move it away first")));
+    let held = Held::read(path)?;
+    if held.identity != *identity {
+        let reason = format!("it is of {}, not of {identity}; move it away first", held.identity);
+        return Err(held.wrong(reason));
     }
-    if !authority.has_signed(&text).map_err(failed)? {
-        let name = &authority.certificate().subject;
-        return Err(wrong(format!("it is by '{}', not by '{name}'; choose its --dir", there.issuer)));
-    }
+    let there = held.by(authority, &command.dir)?.certificate;
     let names_fit = there.dns_names == order.dns_names && there.addresses == order.addresses;
     Ok(names_fit && there.remaining(now) > there.lifetime() / 3)
 }

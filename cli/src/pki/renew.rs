@@ -1,24 +1,21 @@
 //! `fleetknock pki renew`: a new key and certificate for whom there is one.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use anyhow::anyhow;
 use clap::Args;
-use fleetknock_core::identity::Identity;
 use fleetknock_runtime::{
     exit,
     tls::{
-        Certificate,
         authority::{Access, Authority, BACKDATED, Order, PrivateKey},
         time_text,
     },
 };
 
-use super::{failed, issue, load, whole_seconds};
+use super::{failed, held::Held, issue, load, whole_seconds};
 use crate::{args::time, output::Out};
 
 /// Renew certificates before they end: the same holder and names, a new key
@@ -66,41 +63,27 @@ pub(super) fn run(command: &Renew, out: &mut Out) -> anyhow::Result<()> {
 }
 
 fn renew(command: &Renew, authority: &Authority, path: &Path, now: SystemTime) -> anyhow::Result<String> {
-    let wrong = |reason: String| exit::coded(exit::DATA, anyhow!("{}: {reason}", path.display()));
-    let text = fs::read(path).map_err(|error| {
-        let error = anyhow::Error::new(error).context(format!("cannot read {}", path.display()));
-        exit::coded(exit::NO_INPUT, error)
-    })?;
-    let certificates = Certificate::from_pem(&text).map_err(|error| wrong(error.to_string()))?;
-    let old = certificates.first().ok_or_else(|| wrong("it holds no certificate".to_owned()))?;
-    let identity = Identity::among(&old.uris).map_err(|error| wrong(error.to_string()))?;
-    if !authority.has_signed(&text).map_err(failed)? {
-        return Err(wrong(format!(
-            "it is by '{}', not by the authority in {} ('{}'); choose its --dir",
-            old.issuer,
-            command.dir.display(),
-            authority.certificate().subject
-        )));
-    }
+    let held = Held::read(path)?.by(authority, &command.dir)?;
+    let old = &held.certificate;
     if old.not_after <= now {
         let end = time_text(old.not_after);
-        return Err(wrong(format!(
+        return Err(held.wrong(format!(
             "it ended at {end}, too late to renew; make sure that its holder is who it was, then issue a new one: \
              fleetknock pki issue ... --force"
         )));
     }
     let key_path = path.with_extension("key");
     if !key_path.exists() || key_path == *path {
-        return Err(wrong(format!("its key is not beside it: there is no {}", key_path.display())));
+        return Err(held.wrong(format!("its key is not beside it: there is no {}", key_path.display())));
     }
     let lifetime = old.lifetime().saturating_sub(BACKDATED);
     let order = Order {
         dns_names: old.dns_names.clone(),
         addresses: old.addresses.clone(),
-        ..issue::order(&identity, command.valid_for.unwrap_or(lifetime))
+        ..issue::order(&held.identity, command.valid_for.unwrap_or(lifetime))
     };
     let key = PrivateKey::generate().map_err(failed)?;
     let issued = authority.sign(&key.public().map_err(failed)?, &order, now).map_err(failed)?;
     issue::replace(path, &issued.pem, &key_path, key.pem(), Access::Owner)?;
-    Ok(issue::summary(&identity, &issued, path, &key_path))
+    Ok(issue::summary(&held.identity, &issued, path, &key_path))
 }

@@ -1,25 +1,20 @@
 //! `fleetknock pki show`: what certificates say.
 
 use std::{
-    fs,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
 
-use anyhow::anyhow;
 use clap::Args;
 use fleetknock_core::{
     door::yaml::{API_VERSION, time_text as duration_text},
     identity::{Identity, authority_fleet},
     time::Timestamp,
 };
-use fleetknock_runtime::{
-    exit,
-    tls::{Certificate, time_text},
-};
+use fleetknock_runtime::tls::{Certificate, time_text};
 use serde_json::{Value, json};
 
-use super::timestamp;
+use super::{held, timestamp};
 use crate::{
     output::{Format, Out},
     resource::Resource,
@@ -45,12 +40,7 @@ pub(super) struct Show {
 pub(super) fn run(command: &Show, out: &mut Out) -> anyhow::Result<()> {
     let mut shown = vec![];
     for path in &command.files {
-        let text = fs::read(path).map_err(|error| {
-            let error = anyhow::Error::new(error).context(format!("cannot read {}", path.display()));
-            exit::coded(exit::NO_INPUT, error)
-        })?;
-        let certificates = Certificate::from_pem(&text)
-            .map_err(|error| exit::coded(exit::DATA, anyhow!("{}: {error}", path.display())))?;
+        let (_, certificates) = held::read(path)?;
         let file = path.display().to_string();
         shown.extend(certificates.into_iter().map(|certificate| Shown { file: file.clone(), certificate }));
     }
