@@ -366,15 +366,7 @@ impl Room {
     /// A host's certificate for a day, by the room's authority, some days ago.
     fn issue_before(&self, name: &str, days: u64) {
         let authority = Authority::load(&self.path("pki"), SystemTime::now()).unwrap();
-        let order = Order {
-            common_name: name.to_owned(),
-            uri: format!("fleetknock://blue/host/{name}"),
-            dns_names: vec![],
-            addresses: vec![],
-            server: false,
-            client: true,
-            valid_for: Duration::from_secs(DAY),
-        };
+        let order = Order::client(name, &format!("fleetknock://blue/host/{name}"), Duration::from_secs(DAY));
         let key = PrivateKey::generate().unwrap();
         let then = SystemTime::now() - Duration::from_secs(days * DAY);
         let issued = authority.sign(&key.public().unwrap(), &order, then).unwrap();

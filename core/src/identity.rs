@@ -205,6 +205,17 @@ impl Identity {
     }
 }
 
+impl Who {
+    /// The name alone, which somebody of another kind may have too.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Host(name) => name.as_str(),
+            Self::Controller(name) => name.as_str(),
+            Self::User { name, .. } => name.as_str(),
+        }
+    }
+}
+
 /// What the certificate of a fleet's own authority (CA) has as its URI: `fleetknock://FLEET/authority`. It is no
 /// [`Identity`]: an authority speaks for nobody itself.
 pub fn authority_uri(fleet: &FleetName) -> String {

@@ -232,13 +232,5 @@ impl EnrolmentService for Service {
 }
 
 fn order(uri: &str, server: bool, valid_for: Duration) -> Order {
-    Order {
-        common_name: "somebody".to_owned(),
-        uri: uri.to_owned(),
-        dns_names: vec![],
-        addresses: vec![],
-        server,
-        client: true,
-        valid_for,
-    }
+    Order { server, ..Order::client("somebody", uri, valid_for) }
 }

@@ -93,15 +93,8 @@ impl Office {
     }
 
     fn own(&self, name: &str, uri: &str) -> OwnFiles {
-        let order = Order {
-            common_name: "somebody".to_owned(),
-            uri: uri.to_owned(),
-            dns_names: vec![],
-            addresses: vec!["127.0.0.1".parse().unwrap()],
-            server: true,
-            client: true,
-            valid_for: HOUR,
-        };
+        let addresses = vec!["127.0.0.1".parse().unwrap()];
+        let order = Order { server: true, addresses, ..Order::client("somebody", uri, HOUR) };
         let key = PrivateKey::generate().unwrap();
         let issued = self.authority.sign(&key.public().unwrap(), &order, SystemTime::now()).unwrap();
         let (certificate, key_path) = (self.path(&format!("{name}.crt")), self.path(&format!("{name}.key")));

@@ -156,20 +156,8 @@ impl Issue {
 
 /// What a certificate says beside names of the network.
 pub(super) fn order(identity: &Identity, valid_for: Duration) -> Order {
-    let common_name = match &identity.who {
-        Who::Host(name) => name.to_string(),
-        Who::Controller(name) => name.to_string(),
-        Who::User { name, .. } => name.to_string(),
-    };
-    Order {
-        common_name,
-        uri: identity.to_string(),
-        dns_names: vec![],
-        addresses: vec![],
-        server: matches!(identity.who, Who::Controller(_)),
-        client: true,
-        valid_for,
-    }
+    let server = matches!(identity.who, Who::Controller(_));
+    Order { server, ..Order::client(identity.who.name(), &identity.to_string(), valid_for) }
 }
 
 pub(super) fn summary(identity: &Identity, issued: &Issued, certificate: &Path, key: &Path) -> String {

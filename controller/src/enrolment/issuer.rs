@@ -80,15 +80,7 @@ impl Issuer {
     ) -> Result<pb::IssuedCertificate, IssuerError> {
         let authority = Authority::load_files(&self.certificate, &self.key, now)?;
         let Who::Host(name) = &identity.who else { return Err(AuthorityError::NoText.into()) };
-        let order = Order {
-            common_name: name.to_string(),
-            uri: identity.to_string(),
-            dns_names: vec![],
-            addresses: vec![],
-            server: false,
-            client: true,
-            valid_for: self.valid_for,
-        };
+        let order = Order::client(name.as_str(), &identity.to_string(), self.valid_for);
         let issued = authority.sign(key, &order, now)?;
         let mut certificate = issued.pem;
         if !trusted.authorities.contains(authority.certificate()) {

@@ -6,15 +6,19 @@ use super::*;
 
 #[test]
 fn identities_are_printed_and_read() {
-    for (text, who) in [
-        ("fleetknock://blue/host/db-1.example", "host db-1.example"),
-        ("fleetknock://blue/controller/c-1", "controller c-1"),
-        ("fleetknock://blue/user/alice@example.com?role=admin", "user alice@example.com (admin)"),
-        ("fleetknock://b.l-ue/user/a_b+c?role=viewer", "user a_b+c (viewer)"),
+    for (text, who, name) in [
+        ("fleetknock://blue/host/db-1.example", "host db-1.example", "db-1.example"),
+        ("fleetknock://blue/controller/c-1", "controller c-1", "c-1"),
+        (
+            "fleetknock://blue/user/alice@example.com?role=admin",
+            "user alice@example.com (admin)",
+            "alice@example.com",
+        ),
+        ("fleetknock://b.l-ue/user/a_b+c?role=viewer", "user a_b+c (viewer)", "a_b+c"),
     ] {
         let identity: Identity = text.parse().unwrap();
         assert_eq!(identity.to_string(), text);
-        assert_eq!(identity.who.to_string(), who);
+        assert_eq!((identity.who.to_string().as_str(), identity.who.name()), (who, name));
         assert_eq!(serde_json::to_string(&identity).unwrap(), format!("\"{text}\""));
     }
 }

@@ -92,6 +92,21 @@ pub struct Issued {
     pub certificate: Certificate,
 }
 
+impl Order {
+    /// A client's, without names of the network.
+    pub fn client(common_name: &str, uri: &str, valid_for: Duration) -> Self {
+        Self {
+            common_name: common_name.to_owned(),
+            uri: uri.to_owned(),
+            dns_names: vec![],
+            addresses: vec![],
+            server: false,
+            client: true,
+            valid_for,
+        }
+    }
+}
+
 impl PrivateKey {
     /// # Errors
     /// When the system gives no randomness.

@@ -114,15 +114,9 @@ impl Pki {
         let held = Certificate::from_pem(&fs::read(identity.certificate())?)?;
         let uri = held.first().and_then(|held| held.uris.first()).context("the certificate names nobody")?;
         let key = PrivateKey::generate()?;
-        let order = Order {
-            common_name: identity.name.clone(),
-            uri: uri.replace(&format!("//{}/", self.fleet), &format!("//{fleet}/")),
-            dns_names: vec![],
-            addresses: vec![],
-            server: false,
-            client: true,
-            valid_for: day(days.end).duration_since(day(days.start))?,
-        };
+        let uri = uri.replace(&format!("//{}/", self.fleet), &format!("//{fleet}/"));
+        let valid_for = day(days.end).duration_since(day(days.start))?;
+        let order = Order::client(&identity.name, &uri, valid_for);
         let authority = Authority::load(&self.directory, now)?;
         let issued = authority.sign(&key.public()?, &order, day(days.start))?;
         fs::write(identity.key(), key.pem())?;

@@ -13,15 +13,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn a_token_is_needed_while_no_certificate_counts() {
     let now = SystemTime::now();
     let (authority, _) = Authority::create("a CA", "x://ca", 9 * HOUR, now).unwrap();
-    let order = Order {
-        common_name: "a".to_owned(),
-        uri: "x://a".to_owned(),
-        dns_names: vec![],
-        addresses: vec![],
-        server: false,
-        client: true,
-        valid_for: HOUR,
-    };
+    let order = Order::client("a", "x://a", HOUR);
     let key = PrivateKey::generate().unwrap();
     let pem = authority.sign(&key.public().unwrap(), &order, now).unwrap().pem;
     assert!(is_needed(None, now));

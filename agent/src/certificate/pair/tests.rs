@@ -89,15 +89,7 @@ async fn whoever_follows_the_files_never_takes_halves() {
     let own = files_in(&directory);
     let pair = Pair::of(&own);
     let replace = || {
-        let order = Order {
-            common_name: "a".to_owned(),
-            uri: "x://a".to_owned(),
-            dns_names: vec![],
-            addresses: vec![],
-            server: false,
-            client: true,
-            valid_for: HOUR,
-        };
+        let order = Order::client("a", "x://a", HOUR);
         let key = PrivateKey::generate().unwrap();
         let issued = authority.sign(&key.public().unwrap(), &order, SystemTime::now()).unwrap();
         pair.keep_key(key.pem()).unwrap();

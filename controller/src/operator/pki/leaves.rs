@@ -99,20 +99,8 @@ pub(super) fn check(
 
 /// What a certificate shall say.
 pub(super) fn order(identity: &Identity, dns_names: Vec<String>, valid_for: Duration) -> Order {
-    let common_name = match &identity.who {
-        Who::Host(name) => name.to_string(),
-        Who::Controller(name) => name.to_string(),
-        Who::User { name, .. } => name.to_string(),
-    };
-    Order {
-        common_name,
-        uri: identity.to_string(),
-        dns_names,
-        addresses: vec![],
-        server: matches!(identity.who, Who::Controller(_)),
-        client: true,
-        valid_for,
-    }
+    let server = matches!(identity.who, Who::Controller(_));
+    Order { server, dns_names, ..Order::client(identity.who.name(), &identity.to_string(), valid_for) }
 }
 
 /// A new key, and a certificate for it.

@@ -65,15 +65,8 @@ impl Lab {
         change: impl FnOnce(&mut Order),
         at: SystemTime,
     ) -> OwnFiles {
-        let mut order = Order {
-            common_name: name.to_owned(),
-            uri: uri.to_owned(),
-            dns_names: vec![],
-            addresses: vec![],
-            server: uri.contains("/controller/"),
-            client: true,
-            valid_for: DAY,
-        };
+        let server = uri.contains("/controller/");
+        let mut order = Order { server, ..Order::client(name, uri, DAY) };
         change(&mut order);
         let key = PrivateKey::generate().unwrap();
         let issued = self.authority.sign(&key.public().unwrap(), &order, at).unwrap();
