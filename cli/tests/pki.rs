@@ -13,7 +13,7 @@ use fleetknock_core::identity::{FleetName, Identity, Who};
 use fleetknock_runtime::tls::{
     Acceptor, Certificate, Clients, Connector, Credentials, Expected, Files, Incoming, Limits, OwnFiles,
     UriRule,
-    authority::{Authority, BACKDATED, Order, PrivateKey},
+    authority::{Access, Authority, BACKDATED, Order, PrivateKey, write_new},
 };
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt as _;
@@ -168,7 +168,7 @@ fn renewing_keeps_the_holder_and_changes_the_key() {
     room.run(&["issue", "host", "theirs", "--dir", "other"]);
     room.run(&["issue", "host", "keyless"]);
     fs::remove_file(room.path("pki/keyless.key")).unwrap();
-    room.issue_before("over", 2);
+    room.issue_before("over", 2, 1);
     let serial = room.certificate("pki/alice.crt").serial;
     let mixed = ["renew", "other/theirs.crt", "pki/over.crt", "pki/keyless.crt", "pki/alice.crt"];
     let ran = room.run(&mixed);
@@ -211,7 +211,7 @@ fn a_fleet_gets_what_it_lacks_and_keeps_what_lasts() {
     assert_eq!(files.map(|file| room.text(file)), before);
 
     // One that is nearly over, one that lost its key, and one that needs another name are made anew; others are not.
-    room.issue_before("db-1", 2);
+    room.issue_before("db-1", 2, 1);
     fs::rename(room.path("pki/db-1.crt"), room.path("all/db-1/db-1.crt")).unwrap();
     fs::remove_file(room.path("all/alice/alice.key")).unwrap();
     let renewed = room.run(&everything);
@@ -234,10 +234,31 @@ fn a_fleet_gets_what_it_lacks_and_keeps_what_lasts() {
 }
 
 #[test]
+fn what_ends_with_its_authority_is_left_as_it_is() {
+    let room = Room::new();
+    let then = SystemTime::now() - Duration::from_secs(9 * DAY);
+    let lasts = Duration::from_secs(10 * DAY);
+    let (authority, key) = Authority::create("blue CA", "fleetknock://blue/authority", lasts, then).unwrap();
+    fs::create_dir_all(room.path("pki/db-1")).unwrap();
+    fs::write(room.path("pki/ca.crt"), authority.pem()).unwrap();
+    write_new(&room.path("pki/ca.key"), key.pem(), Access::Owner).unwrap();
+    room.issue_before("db-1", 9, 30);
+    for extension in ["crt", "key"] {
+        let name = format!("db-1.{extension}");
+        fs::rename(room.path(&format!("pki/{name}")), room.path(&format!("pki/db-1/{name}"))).unwrap();
+    }
+    let before = room.certificate("pki/db-1/db-1.crt");
+    assert_eq!(before.not_after, room.certificate("pki/ca.crt").not_after);
+    let ran = room.run(&["ensure", "--fleet", "blue", "host/db-1"]);
+    assert!(ran.code == 0 && ran.out.starts_with("1 of 1 were there already"), "{ran:?}");
+    assert_eq!(room.certificate("pki/db-1/db-1.crt"), before);
+}
+
+#[test]
 fn certificates_are_shown_to_people_and_programs() {
     let room = Room::with_authority();
     room.run(&["issue", "user", "alice", "--role", "admin"]);
-    room.issue_before("over", 2);
+    room.issue_before("over", 2, 1);
     let shown = room.run(&["show", "pki/alice.crt", "pki/ca.crt", "pki/over.crt"]);
     let lines: Vec<_> = shown.out.lines().collect();
     assert!(lines[0].starts_with("WHO ") && lines[0].contains("LEFT"), "{shown:?}");
@@ -363,10 +384,14 @@ impl Room {
         Certificate::from_pem(self.text(name).as_bytes()).unwrap().remove(0)
     }
 
-    /// A host's certificate for a day, by the room's authority, some days ago.
-    fn issue_before(&self, name: &str, days: u64) {
+    /// A host's certificate for some days, by the room's authority, some days ago.
+    fn issue_before(&self, name: &str, days: u64, valid_for: u64) {
         let authority = Authority::load(&self.path("pki"), SystemTime::now()).unwrap();
-        let order = Order::client(name, &format!("fleetknock://blue/host/{name}"), Duration::from_secs(DAY));
+        let order = Order::client(
+            name,
+            &format!("fleetknock://blue/host/{name}"),
+            Duration::from_secs(valid_for * DAY),
+        );
         let key = PrivateKey::generate().unwrap();
         let then = SystemTime::now() - Duration::from_secs(days * DAY);
         let issued = authority.sign(&key.public().unwrap(), &order, then).unwrap();

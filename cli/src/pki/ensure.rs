@@ -24,8 +24,9 @@ use crate::{args::time, output::Out};
 /// Make what a fleet lacks: its authority, and a key and a certificate for each holder; leave what is there
 ///
 /// For what runs at every start, such as a container beside a fleet. Each holder gets a directory of its own below
-/// --out: NAME/NAME.crt, NAME/NAME.key and NAME/ca.crt. A certificate with less than a third of its time left, or with
-/// other names than asked for, is replaced, with a new key; one of another holder or another authority is refused.
+/// --out: NAME/NAME.crt, NAME/NAME.key and NAME/ca.crt. A certificate with less than a third of its time left, unless
+/// it ends with the authority, or with other names than asked for is replaced, with a new key; one of another holder or
+/// another authority is refused.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   fleetknock pki ensure --fleet blue controller/c-1 host/db-1 'user/alice?role=operator'
@@ -163,5 +164,5 @@ fn lasts(
     }
     let there = held.by(authority, &command.dir)?.certificate;
     let names_fit = there.dns_names == order.dns_names && there.addresses == order.addresses;
-    Ok(names_fit && there.remaining(now) > there.lifetime() / 3)
+    Ok(names_fit && authority.lasts(&there, now))
 }

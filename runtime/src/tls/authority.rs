@@ -36,6 +36,8 @@ pub const CERTIFICATE_FILE: &str = "ca.crt";
 pub const KEY_FILE: &str = "ca.key";
 /// Certificates are valid from a little earlier, for machines whose clocks are behind.
 pub const BACKDATED: Duration = Duration::from_secs(300);
+/// A certificate is renewed when less than one part of so many is left of its life.
+const LEFT: u32 = 3;
 /// The longest common name (RFC 5280 appendix A.1, ub-common-name).
 const COMMON_NAME_MAX: usize = 64;
 
@@ -313,6 +315,16 @@ impl Authority {
         let (_, certificate) = parsed.map_err(broken)?;
         let (_, own) = parse_x509_certificate(&self.der).map_err(broken)?;
         Ok(certificate.verify_signature(Some(own.public_key())).is_ok())
+    }
+
+    /// Whether a certificate of this authority's is still good for a while: more than a third of its life is left, or
+    /// another one would end no later.
+    pub fn lasts(&self, certificate: &Certificate, now: SystemTime) -> bool {
+        let left = certificate.remaining(now);
+        // By what it is dated back it would be old at once, if it is short-lived.
+        let life = certificate.lifetime().saturating_sub(BACKDATED);
+        let is_last = certificate.not_after >= self.certificate.not_after;
+        !left.is_zero() && (is_last || left > life / LEFT)
     }
 }
 

@@ -11,12 +11,9 @@ use fleetknock_core::{
 };
 use fleetknock_runtime::tls::{
     Certificate, CertificateError,
-    authority::{Authority, AuthorityError, BACKDATED, Order, PrivateKey},
+    authority::{Authority, AuthorityError, Order, PrivateKey},
 };
 use zeroize::Zeroizing;
-
-/// A certificate is renewed when less than one part of so many is left of its life.
-const LEFT: u32 = 3;
 
 /// A certificate, and its key.
 pub(super) struct Leaf {
@@ -110,8 +107,8 @@ pub(super) fn sign(authority: &Authority, order: &Order, now: SystemTime) -> Res
     Ok(Leaf { certificate: issued.pem, key: Zeroizing::new(key.pem().to_owned()) })
 }
 
-/// Whether a certificate that is there stays: it is by this authority, has every name that is asked for, and more than a
-/// third of its life is left. `at` says where it is.
+/// Whether a certificate that is there stays: it is by this authority, has every name that is asked for, and lasts. `at`
+/// says where it is.
 ///
 /// # Errors
 /// When it is none, or somebody else's.
@@ -131,8 +128,5 @@ pub(super) fn stays(
     }
     let names: BTreeSet<_> = first.dns_names.iter().collect();
     let named = order.dns_names.iter().all(|name| names.contains(name));
-    // The authority's own end cuts short what it signs: then there is nothing to be had from another one.
-    let life = first.lifetime().saturating_sub(BACKDATED);
-    let fresh = first.remaining(now) > life / LEFT || first.not_after >= authority.certificate().not_after;
-    Ok(named && fresh && first.remaining(now) > Duration::ZERO && authority.has_signed(text.as_bytes())?)
+    Ok(named && authority.lasts(first, now) && authority.has_signed(text.as_bytes())?)
 }

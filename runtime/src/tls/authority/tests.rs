@@ -57,6 +57,36 @@ fn what_is_signed_says_what_was_ordered() {
 }
 
 #[test]
+fn a_certificate_lasts_two_thirds_of_its_life_or_as_long_as_its_authority() {
+    let now = SystemTime::now();
+    let (authority, _) = Authority::create("the CA", "x://blue/ca", 100 * DAY, now).unwrap();
+    let public = PrivateKey::generate().unwrap().public().unwrap();
+    let minute = Duration::from_secs(60);
+    for (made_after, valid_for, age, lasts) in [
+        (Duration::ZERO, 30 * DAY, Duration::ZERO, true),
+        (Duration::ZERO, 30 * DAY, 20 * DAY - minute, true),
+        (Duration::ZERO, 30 * DAY, 20 * DAY + minute, false),
+        (Duration::ZERO, 30 * DAY, 30 * DAY, false),
+        (Duration::ZERO, 30 * DAY, 31 * DAY, false),
+        // It is dated back by more than its life.
+        (Duration::ZERO, 2 * minute, Duration::ZERO, true),
+        (Duration::ZERO, 2 * minute, minute, true),
+        (Duration::ZERO, 2 * minute, Duration::from_secs(81), false),
+        // It ends with the authority: another one would, too.
+        (90 * DAY, 30 * DAY, 8 * DAY, true),
+        (90 * DAY, 30 * DAY, 10 * DAY - minute, true),
+        (90 * DAY, 30 * DAY, 10 * DAY, false),
+        (90 * DAY, 9 * DAY, 8 * DAY, false),
+    ] {
+        let made = now + made_after;
+        let order = Order { valid_for, ..order() };
+        let certificate = authority.sign(&public, &order, made).unwrap().certificate;
+        let what = format!("for {valid_for:?}, made after {made_after:?}, {age:?} old");
+        assert_eq!(authority.lasts(&certificate, made + age), lasts, "{what}");
+    }
+}
+
+#[test]
 fn a_request_that_its_key_did_not_sign_is_refused() {
     let request = PrivateKey::generate().unwrap().request().unwrap();
     let base64: String = request.lines().filter(|line| !line.starts_with('-')).collect();
