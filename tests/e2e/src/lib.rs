@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use fleetknock_lab::{Agent, Controller, Fleet, Host, Lab, Reach, Shot, wait_until};
 
+pub mod doors;
 pub mod pods;
 pub mod queries;
 mod several;

@@ -1,8 +1,8 @@
 //! Promise 8: ports published by a container (destination NAT in prerouting) are guarded and opened like any other.
 
 use anyhow::Result;
-use fleetknock_e2e::{SOON, pods};
-use fleetknock_lab::{Fleet, Host, Lab, Reach, Shot, wait_until};
+use fleetknock_e2e::{SOON, doors, pods};
+use fleetknock_lab::{Fleet, Host, Lab, Reach, wait_until};
 
 /// As published on the host; the container serves port 80.
 const PUBLISHED: u16 = 8080;
@@ -29,12 +29,12 @@ fn guarded_and_opened(firewall: &str) -> Result<()> {
         }
         let agent = fleet.agent_with(&docker, &[], &["--firewall", firewall])?;
         fleet.wait_connected(1)?;
-        fleet.apply(DOOR)?;
+        let opens = format!("hosts: {{names: [docker-1]}}, ports: [tcp/{PUBLISHED}], for: 60s");
+        fleet.apply(&doors::at_one("web", "docker-1", &opens))?;
         fleet.wait_guarded(&stranger, &published)?;
         for (to, knock) in published.into_iter().zip([Host::at as fn(&Host, u16) -> _, Host::at6]) {
             anyhow::ensure!(client.reach(to)? == Reach::Filtered, "{to} is not guarded");
-            let shots = [51_003, 7_412, 23_981].map(|port| Shot::Tcp(knock(agent.host(), port)));
-            client.knock(None, &shots)?;
+            client.knock(None, &doors::knock_at_one(|port| knock(agent.host(), port)))?;
             wait_until(&format!("{to} to open"), SOON, || client.reaches(to))?;
             client.hold(None, to)?.echoes()?;
             anyhow::ensure!(stranger.reach(to)? == Reach::Filtered, "{to} is open for the stranger");
@@ -71,19 +71,3 @@ fn publish(docker: &Host, container: &Host) -> Result<()> {
     container.serve(&[80], &[])?;
     Ok(())
 }
-
-const DOOR: &str = "apiVersion: fleetknock.io/v1
-kind: Door
-metadata: {name: web}
-spec:
-  knock:
-    sequence:
-      - {hosts: {names: [docker-1]}, port: tcp/51003}
-      - {hosts: {names: [docker-1]}, port: tcp/7412}
-      - {hosts: {names: [docker-1]}, port: tcp/23981}
-    within: 15s
-  opens:
-    hosts: {names: [docker-1]}
-    ports: [tcp/8080]
-    for: 60s
-";

@@ -11,27 +11,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use fleetknock_e2e::SOON;
+use fleetknock_e2e::{
+    SOON,
+    doors::{self, ACROSS, WRONG},
+};
 use fleetknock_lab::{Fleet, Host, Lab, Pki, Shot, etcd::Etcd, fleet::HTTP_PORT, http, programs, wait_until};
 
-/// The steps' ports: below the ephemeral ones, so that no connection has one of them by chance, and of five digits, which
-/// hardly any count or time shows alone.
-const PORTS: [u16; 3] = [23_981, 27_653, 31_259];
-/// Where no step is: knocked at to fail an attempt.
-const WRONG: u16 = 29_867;
-const DOOR: &str = "
-apiVersion: fleetknock.io/v1
-kind: Door
-metadata: {name: quiet}
-spec:
-  knock:
-    sequence:
-      - {hosts: {names: [edge-1]}, port: tcp/23981}
-      - {hosts: {names: [db-1]}, port: udp/27653}
-      - {hosts: {names: [bastion-1]}, port: tcp/31259}
-    within: 60s
-  opens: {hosts: {names: [bastion-1]}, ports: [tcp/22], for: 60s}
-";
 /// Where the lab keeps what is meant to be secret: keys, and the files with the tokens.
 const KEPT_SECRET: [&str; 2] = ["pki", "secrets"];
 
@@ -59,16 +44,19 @@ fn to_those_who_search_it() -> Result<()> {
         let acting = act_with_a_token(lab, &fleet, &pki)?;
 
         let (client, clumsy) = (lab.client("client")?, lab.client("clumsy")?);
-        fleet.apply(DOOR)?;
+        fleet.apply(&doors::across(
+            "quiet",
+            "60s",
+            "hosts: {names: [bastion-1]}, ports: [tcp/22], for: 60s",
+        ))?;
         fleet.wait_guarded(&client, &[bastion.at(22)])?;
-        let knock =
-            [Shot::Tcp(edge.at(PORTS[0])), Shot::Udp(db.at(PORTS[1])), Shot::Tcp(bastion.at(PORTS[2]))];
+        let knock = doors::knock_across([&edge, &db, &bastion]);
         clumsy.knock(None, &[knock[0], Shot::Tcp(db.at(WRONG)), knock[2]])?;
         client.knock(None, &knock)?;
         fleet.opening_of(&client.v4().to_string(), SOON)?;
         let revealed = fleet.cli_ok(&["get", "doors", "quiet", "-o", "yaml", "--reveal"])?;
         ensure!(
-            find(revealed.as_bytes(), &[]).len() == PORTS.len(),
+            find(revealed.as_bytes(), &[]).len() == ACROSS.len(),
             "the search finds what is there: {revealed}"
         );
 
@@ -181,7 +169,7 @@ fn read_all(directory: &Path, places: &mut Vec<(String, Vec<u8>)>) -> Result<()>
 
 /// The ports that stand alone, and these words wherever they stand.
 fn find(bytes: &[u8], words: &[&str]) -> Vec<String> {
-    let ports = PORTS.iter().map(u16::to_string).filter(|port| stands_alone(bytes, port.as_bytes()));
+    let ports = ACROSS.iter().map(u16::to_string).filter(|port| stands_alone(bytes, port.as_bytes()));
     let words = words.iter().filter(|word| contains(bytes, word.as_bytes())).map(|_| "a token".to_owned());
     ports.chain(words).collect()
 }

@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use fleetknock_e2e::SOON;
+use fleetknock_e2e::{
+    SOON,
+    doors::{self, ACROSS, WRONG},
+};
 use fleetknock_lab::{
     Fleet, Host, Lab, Pki, Shot,
     collector::{Collector, Sent},
@@ -13,22 +16,7 @@ use fleetknock_lab::{
 };
 use serde_json::Value;
 
-const PORTS: [u16; 3] = [23_981, 27_653, 31_259];
-const WRONG: u16 = 29_867;
 const NAMES: [&str; 3] = ["edge-1", "db-1", "bastion-1"];
-const DOOR: &str = "
-apiVersion: fleetknock.io/v1
-kind: Door
-metadata: {name: traced}
-spec:
-  knock:
-    sequence:
-      - {hosts: {names: [edge-1]}, port: tcp/23981}
-      - {hosts: {names: [db-1]}, port: udp/27653}
-      - {hosts: {names: [bastion-1]}, port: tcp/31259}
-    within: 60s
-  opens: {hosts: {names: [edge-1, db-1, bastion-1]}, ports: [tcp/22], for: 60s}
-";
 
 #[test]
 fn over_three_hosts_and_three_controllers() -> Result<()> {
@@ -101,7 +89,7 @@ fn over_three_hosts_and_three_controllers() -> Result<()> {
         let traces: BTreeSet<_> = spans.iter().map(|span| &span.trace).collect();
         ensure!(traces.len() == 2, "{} traces: {spans:#?}", traces.len());
         let said = format!("{spans:?}");
-        for port in PORTS.iter().chain(&[WRONG]) {
+        for port in ACROSS.iter().chain(&[WRONG]) {
             ensure!(
                 !said.contains(&format!("={port}")) && !said.contains(&format!("/{port}")),
                 "{port}: {said}"
@@ -188,13 +176,13 @@ impl<'lab> Traced<'lab> {
         }
         fleet.wait_connected(3)?;
         let client = lab.client("client")?;
-        fleet.apply(DOOR)?;
+        let opens = "hosts: {names: [edge-1, db-1, bastion-1]}, ports: [tcp/22], for: 60s";
+        fleet.apply(&doors::across("traced", "60s", opens))?;
         fleet.wait_guarded(&client, &hosts.iter().map(|host| host.at(22)).collect::<Vec<_>>())?;
         Ok(Self { fleet, hosts, client, _etcd: etcd })
     }
 
     fn knock(&self) -> [Shot; 3] {
-        let [edge, db, bastion] = [0, 1, 2].map(|nth| self.hosts[nth].at(PORTS[nth]));
-        [Shot::Tcp(edge), Shot::Udp(db), Shot::Tcp(bastion)]
+        doors::knock_across([0, 1, 2].map(|nth| &self.hosts[nth]))
     }
 }

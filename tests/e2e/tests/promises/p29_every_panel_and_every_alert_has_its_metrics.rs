@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use fleetknock_e2e::{
     SOON,
+    doors::{self, WRONG},
     queries::{self, deploy, names},
 };
 use fleetknock_lab::{
@@ -22,19 +23,6 @@ use fleetknock_lab::{
     wait_until,
 };
 
-const DOOR: &str = "
-apiVersion: fleetknock.io/v1
-kind: Door
-metadata: {name: seen}
-spec:
-  knock:
-    sequence:
-      - {hosts: {names: [edge-1]}, port: tcp/23981}
-      - {hosts: {names: [db-1]}, port: udp/27653}
-      - {hosts: {names: [bastion-1]}, port: tcp/31259}
-    within: 20s
-  opens: {hosts: {names: [db-1, bastion-1]}, ports: [tcp/22], for: 60s}
-";
 /// How long scrapes, rates over several of them and recorded rules may take until all of them have a value.
 const ANSWERED: Duration = Duration::from_secs(25);
 /// Writes the list of metrics anew instead of comparing it.
@@ -84,16 +72,13 @@ fn in_a_fleet_at_work() -> Result<()> {
 fn work(lab: &Lab, fleet: &Fleet<'_>, edge: &Agent, db: &Agent, bastion: &Agent) -> Result<()> {
     let (client, clumsy) = (lab.client("client")?, lab.client("clumsy")?);
     let scanner = lab.client("scanner")?;
-    fleet.apply(DOOR)?;
+    let opens = "hosts: {names: [db-1, bastion-1]}, ports: [tcp/22], for: 60s";
+    fleet.apply(&doors::across("seen", "20s", opens))?;
     fleet.wait_guarded(&scanner, &[db.host().at(22), bastion.host().at(22)])?;
-    let knock = [
-        Shot::Tcp(edge.host().at(23_981)),
-        Shot::Udp(db.host().at(27_653)),
-        Shot::Tcp(bastion.host().at(31_259)),
-    ];
+    let knock = doors::knock_across([edge, db, bastion].map(Agent::host));
     client.knock(None, &knock)?;
     fleet.opening_of(&client.v4().to_string(), SOON)?;
-    clumsy.knock(None, &[knock[0], knock[1], Shot::Tcp(edge.host().at(29_867))])?;
+    clumsy.knock(None, &[knock[0], knock[1], Shot::Tcp(edge.host().at(WRONG))])?;
     let misses: Vec<_> = (0..12).map(|number| Shot::Tcp(edge.host().at(40_001 + number))).collect();
     scanner.knock(None, &misses)?;
     wait_until("the scanner to be banned", SOON, || Ok(!fleet.list("bans")?.is_empty()))?;

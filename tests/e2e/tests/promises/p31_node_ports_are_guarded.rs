@@ -5,8 +5,8 @@
 use std::{fs, net::SocketAddr};
 
 use anyhow::{Result, ensure};
-use fleetknock_e2e::{SOON, pods};
-use fleetknock_lab::{Fleet, Host, Lab, Reach, Shot, wait_until};
+use fleetknock_e2e::{SOON, doors, pods};
+use fleetknock_lab::{Fleet, Host, Lab, Reach, wait_until};
 
 /// In front of the pod on the node that is asked, and of the pod on the other one.
 const HERE: u16 = 30_080;
@@ -36,14 +36,16 @@ fn guarded_and_opened(firewall: &str) -> Result<()> {
             fleet.agent_with(host, &["role=worker"], &["--firewall", firewall])?;
         }
         fleet.wait_connected(2)?;
-        fleet.apply(DOOR)?;
+        let opens =
+            format!("hosts: {{matchLabels: {{role: worker}}}}, ports: [tcp/{HERE}, tcp/{THERE}], for: 60s");
+        fleet.apply(&doors::at_one("service", "node-1", &opens))?;
         fleet.wait_guarded(&stranger, &ports)?;
         for knock in [Host::at as fn(&Host, u16) -> SocketAddr, Host::at6] {
             let both = [HERE, THERE].map(|port| knock(&node, port));
             for to in both {
                 ensure!(client.reach(to)? == Reach::Filtered, "{to} is not guarded");
             }
-            client.knock(None, &[51_003, 7_412, 23_981].map(|port| Shot::Tcp(knock(&node, port))))?;
+            client.knock(None, &doors::knock_at_one(|port| knock(&node, port)))?;
             for to in both {
                 wait_until(&format!("{to} to open"), SOON, || client.reaches(to))?;
                 client.hold(None, to)?.echoes()?;
@@ -117,19 +119,3 @@ fn kube_proxy(services: [(u16, &str); 2], alone: &str) -> String {
          {rules}COMMIT\n"
     )
 }
-
-const DOOR: &str = "apiVersion: fleetknock.io/v1
-kind: Door
-metadata: {name: service}
-spec:
-  knock:
-    sequence:
-      - {hosts: {names: [node-1]}, port: tcp/51003}
-      - {hosts: {names: [node-1]}, port: tcp/7412}
-      - {hosts: {names: [node-1]}, port: tcp/23981}
-    within: 15s
-  opens:
-    hosts: {matchLabels: {role: worker}}
-    ports: [tcp/30080, tcp/30081]
-    for: 60s
-";

@@ -12,8 +12,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use fleetknock_e2e::{SOON, SSH};
-use fleetknock_lab::{Fleet, Host, Lab, Pki, Process, Reach, Shot, fleet::text, programs, wait_until};
+use fleetknock_e2e::{SOON, SSH, doors};
+use fleetknock_lab::{Fleet, Host, Lab, Pki, Process, Reach, fleet::text, programs, wait_until};
 use serde_json::json;
 
 use self::api_server::{ApiServer, Cluster, Holder};
@@ -46,7 +46,8 @@ fn and_by_no_other() -> Result<()> {
             format!("--issuer-key={}", pki.key().display()),
         ];
         let fleet = Fleet::start_trusted_with(lab, &pki, control.clone(), &flags, &[api.variable()?])?;
-        fleet.apply(DOOR)?;
+        let opens = format!("hosts: {{matchLabels: {{ssh: by-knock}}}}, ports: [tcp/{SSH}], for: 60s");
+        fleet.apply(&doors::at_one("ssh", "node-1", &opens))?;
 
         let pod = Pod::new(lab.directory(), &pki)?;
         pod.configure(&control, &api)?;
@@ -83,7 +84,7 @@ fn and_by_no_other() -> Result<()> {
         );
 
         fleet.wait_guarded(&stranger, &[node.at(SSH), node.at6(SSH)])?;
-        client.knock(None, &[51_003, 7_412, 23_981].map(|port| Shot::Tcp(node.at(port))))?;
+        client.knock(None, &doors::knock_at_one(|port| node.at(port)))?;
         wait_until("the door to open", SOON, || client.reaches(node.at(SSH)))?;
         ensure!(stranger.reach(node.at(SSH))? == Reach::Filtered, "it is open for the stranger");
         let said = [agent.log(), fleet.controller()?.log(), events].concat();
@@ -200,19 +201,3 @@ impl Volume {
         fs::rename(self.path.join("..data_tmp"), self.path.join("..data")).context("cannot swap a volume")
     }
 }
-
-const DOOR: &str = "apiVersion: fleetknock.io/v1
-kind: Door
-metadata: {name: ssh}
-spec:
-  knock:
-    sequence:
-      - {hosts: {names: [node-1]}, port: tcp/51003}
-      - {hosts: {names: [node-1]}, port: tcp/7412}
-      - {hosts: {names: [node-1]}, port: tcp/23981}
-    within: 15s
-  opens:
-    hosts: {matchLabels: {ssh: by-knock}}
-    ports: [tcp/22]
-    for: 60s
-";
