@@ -7,6 +7,7 @@
 pub mod agent_api;
 pub mod audit;
 pub mod backup;
+pub mod balance;
 pub mod boots;
 pub mod clock;
 pub mod command;

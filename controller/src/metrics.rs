@@ -130,6 +130,8 @@ pub struct Metrics {
     pub forward_dropped: Counter,
     /// Times the agents were asked for their windows.
     pub resends: Counter,
+    /// Agents asked to move to controllers that have fewer.
+    pub agents_moved: Counter,
     /// Bans written.
     pub bans: Counter,
     /// Times that the lease was prolonged.
@@ -170,6 +172,7 @@ impl Default for Metrics {
             forwarded: Counter::default(),
             forward_dropped: Counter::default(),
             resends: Counter::default(),
+            agents_moved: Counter::default(),
             bans: Counter::default(),
             lease_renewals: Counter::default(),
             sources: Gauge::default(),
@@ -242,6 +245,7 @@ impl Metrics {
                 &self.forward_dropped,
             ),
             ("resends", "Times the agents were asked for their windows", &self.resends),
+            ("agents_moved", "Agents asked to move to controllers that have fewer", &self.agents_moved),
             ("bans", "Bans written", &self.bans),
             ("lease_renewals", "Times that this controller's lease was prolonged", &self.lease_renewals),
             ("store_resyncs", "Times the whole store was read anew", &self.resyncs),

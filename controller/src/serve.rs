@@ -1,6 +1,6 @@
 //! Puts the parts together and runs them: store, copy, membership, peers, matching, decisions, gRPC, admin.
 //!
-//! Tasks, all vital: `membership`, `keeper`, `peers`, `matching`, `decisions`, `rollbacks`, `denials`, the gRPC server;
+//! Tasks, all vital: `membership`, `keeper`, `peers`, `balance`, `matching`, `decisions`, `rollbacks`, `denials`, the gRPC server;
 //! beside them the admin server, the audit log with its thread, one task per agent's stream, two per peer. When told to
 //! stop, the controller first gives up its lease, so that its sources are the others' at once, then sends its agents there,
 //! then ends everything else.
@@ -48,6 +48,7 @@ use crate::{
         denials,
         lines::{Lines, Log},
     },
+    balance::{self, run::Pace},
     config::Settings,
     confirm, control_api, decide, enrolment, keeper,
     limits::{CALLS_MAX, HEADERS_MAX, LimitsLayer, REQUEST_MAX, RESETS_MAX},
@@ -288,6 +289,8 @@ pub fn start(
     drain.spawn_vital("rollbacks", until_cancelled(until(), confirm::deadline::run(shared.clone())));
     drain.spawn_vital("matching", until_cancelled(until(), service.run()));
     drain.spawn_vital("peers", until_cancelled(until(), peers.clone().run()));
+    let balancing = balance::run::run(shared.clone(), peers.clone(), Pace::default());
+    drain.spawn_vital("balance", until_cancelled(until(), balancing));
     if let Some(denied) = shared.denied() {
         drain.spawn_vital("denials", until_cancelled(until(), denials::run(shared.clone(), denied)));
     }

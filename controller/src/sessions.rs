@@ -93,6 +93,12 @@ impl Session {
         self.send(kind);
     }
 
+    fn dismiss(&self, reason: &str) {
+        let goodbye = pb::Goodbye { reason: reason.to_owned(), move_now: true };
+        self.send(pb::controller_message::Kind::Goodbye(goodbye));
+        self.stop.cancel();
+    }
+
     fn send(&self, kind: pb::controller_message::Kind) -> bool {
         self.outbound.try_send(Ok(pb::ControllerMessage { kind: Some(kind) })).is_ok()
     }
@@ -205,11 +211,12 @@ impl Sessions {
 
     /// Tells everybody to go elsewhere, as this controller leaves.
     pub fn dismiss(&mut self, reason: &str) {
-        for session in self.sessions.values() {
-            let goodbye = pb::Goodbye { reason: reason.to_owned(), move_now: true };
-            session.send(pb::controller_message::Kind::Goodbye(goodbye));
-            session.stop.cancel();
-        }
+        self.sessions.values().for_each(|session| session.dismiss(reason));
+    }
+
+    /// Tells these hosts' agents to go elsewhere, where they are better off.
+    pub fn let_go(&mut self, hosts: &[HostName], reason: &str) {
+        hosts.iter().filter_map(|host| self.sessions.get(host)).for_each(|session| session.dismiss(reason));
     }
 
     /// Sends each agent what the effects mean for its host: one delta each, nothing to those whom it does not concern.

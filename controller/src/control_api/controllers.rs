@@ -26,7 +26,7 @@ pub(super) async fn one(
     }
     let stored = stored(shared).into_iter().find(|controller| controller.name == name.as_str());
     let stored = stored.ok_or_else(|| refuse::not_found("controller", name.as_str()))?;
-    Ok(described(stored, &mut ask(peers).await))
+    Ok(described(stored, &mut peers.describe_all().await))
 }
 
 pub(super) async fn list(
@@ -44,7 +44,7 @@ pub(super) async fn list(
     all.sort_by(|a, b| a.name.cmp(&b.name));
     let (page, next_page_token) =
         page.cut(all.into_iter().map(|controller| (controller.name.clone(), controller)));
-    let mut answers = ask(peers).await;
+    let mut answers = peers.describe_all().await;
     let describe = |controller: pb::Controller| {
         if controller.name == own.name { controller } else { described(controller, &mut answers) }
     };
@@ -65,10 +65,6 @@ fn stored(shared: &Shared) -> Vec<pb::Controller> {
         ..pb::Controller::default()
     });
     stored.collect()
-}
-
-async fn ask(peers: &Peers) -> Answers<pb::Controller> {
-    peers.ask(|mut client| async move { client.describe(pb::DescribeRequest {}).await }).await
 }
 
 /// A controller's own words, if it said any.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fleetknock_core::host::HostName;
-use fleetknock_proto::v1::peer_service_client::PeerServiceClient;
+use fleetknock_proto::v1::{self as pb, peer_service_client::PeerServiceClient};
 use futures::future::join_all;
 use tokio::time::timeout;
 use tonic::{Response, Status, transport::Channel};
@@ -81,5 +81,10 @@ impl Peers {
             }
         }
         all
+    }
+
+    /// Asks every peer how it stands.
+    pub(crate) async fn describe_all(&self) -> Answers<pb::Controller> {
+        self.ask(|mut client| async move { client.describe(pb::DescribeRequest {}).await }).await
     }
 }

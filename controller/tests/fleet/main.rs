@@ -11,6 +11,7 @@
 mod api_server;
 mod audit;
 mod backup;
+mod balance;
 mod catching_up;
 mod confirm;
 mod enrolling;

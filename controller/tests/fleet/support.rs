@@ -149,7 +149,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    async fn connect(address: SocketAddr, host: &str, role: &str, last_resort: bool) -> Self {
+    pub(crate) async fn connect(address: SocketAddr, host: &str, role: &str, last_resort: bool) -> Self {
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         Self::over(channel, host, role, last_resort).await.unwrap()
     }

@@ -35,3 +35,4 @@ mod p30_the_dashboard_shows_what_is;
 mod p31_node_ports_are_guarded;
 mod p32_a_backup_brings_a_lost_fleet_back;
 mod p33_a_host_enrols_by_its_service_account;
+mod p34_agents_spread_over_the_controllers_again;
