@@ -84,12 +84,10 @@ impl Balance {
         movable.retain(|agent| self.asked.get(&agent.host).is_none_or(|asked| !asked.came_back));
         movable.shuffle(random);
         movable.truncate(moves);
+        let leaving: Vec<_> = movable.into_iter().map(|agent| agent.host).collect();
         let asked = Asked { at: now, came_back: false };
-        movable
-            .into_iter()
-            .map(|agent| agent.host)
-            .inspect(|host| _ = self.asked.insert(host.clone(), asked))
-            .collect()
+        self.asked.extend(leaving.iter().map(|host| (host.clone(), asked)));
+        leaving
     }
 
     /// Notes who came straight back, and forgets who was asked long ago.
