@@ -180,7 +180,14 @@ impl Link {
         if !attached.welcomed {
             return self.refused(reason, parting == Parting::Dismissed);
         }
-        tracing::warn!(controller = shown(self.at.as_ref()), reason, "the link to the controller ended");
+        let controller = shown(self.at.as_ref());
+        match parting {
+            // Routine: it leaves, has too many agents, or cannot reach its store. That nobody else is there is said then.
+            Parting::Dismissed => tracing::info!(controller, reason, "the controller lets this agent go"),
+            Parting::Broken | Parting::Asked => {
+                tracing::warn!(controller, reason, "the link to the controller ended");
+            }
+        }
         let (good, last_resort) = (attached.since.elapsed() >= GOOD_AFTER, attached.last_resort);
         self.lost = self.at.take();
         if good {
